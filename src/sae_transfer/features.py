@@ -1,0 +1,182 @@
+"""SAE features of residual streams: encoding with any SAE that SAELens loads, stored as sparse rows.
+
+The only home of sae_lens, which is imported inside functions since it takes seconds.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+from scipy import sparse
+
+from sae_transfer.config import Params
+from sae_transfer.records import UserError
+from sae_transfer.store import missing, read_json, replacing, write_json
+
+BATCH_BYTES = 256 * 2**20  # of one dense [batch, d_sae] float32 buffer; SAELens allocates a few of them
+
+
+class SaeParams(Params):
+    """An SAE on the residual stream after `layer`: a folder that SAELens saved (`path`), or `release` and `id`."""
+
+    layer: int
+    path: Path | None = None
+    release: str | None = None
+    id: str | None = None
+    device: Literal["cpu", "cuda", "mps"] = "cpu"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "SaeParams":
+        if (self.path is None) == (self.release is None) or (self.release is None) != (self.id is None):
+            raise ValueError("give either a path, or a release and an id")
+        return self
+
+
+@dataclass(frozen=True)
+class Health:
+    """How well an SAE fits the activations that it encoded.
+
+    `l0` is the mean number of active features a row; `explained_variance` is 1 - sum|x - x'|^2 / sum|x - mean|^2, NaN
+    where the activations are constant; `dead` is the share of features that fire on no row.
+    """
+
+    width: int
+    l0: float
+    explained_variance: float
+    dead: float
+
+
+def load_sae(name: str, params: SaeParams) -> Any:
+    """The SAE in float32, checked against the layer that params name.
+
+    Raises:
+        UserError: not found, its hook is at another place, or it expects activations that SAELens would not normalise.
+    """
+    from sae_lens import SAE
+
+    try:
+        if params.path is not None:
+            if not params.path.exists():
+                raise missing(params.path)
+            sae = SAE.load_from_disk(params.path, device=params.device, dtype="float32")
+        else:
+            sae = SAE.from_pretrained(params.release, params.id, device=params.device, dtype="float32")
+    except (OSError, ValueError, KeyError) as error:
+        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"saes.{name}: cannot load {params.path or f'{params.release} {params.id}'}: {cause}") from None
+    _check(name, params, sae.cfg.metadata.hook_name, sae.cfg.normalize_activations)
+    return sae.eval()
+
+
+def _check(name: str, params: SaeParams, hook: str | None, normalisation: str) -> None:
+    if hook is not None and layer_of(hook) != params.layer:
+        raise UserError(
+            f"saes.{name}: its hook is {hook}, but params say layer {params.layer}; set layer to the hook's"
+        )
+    if normalisation not in ("none", "layer_norm", "constant_norm_rescale"):
+        raise UserError(
+            f"saes.{name}: normalize_activations = {normalisation} is not folded into its weights, so its features "
+            "would be wrong; fold it with SAELens before saving"
+        )
+
+
+def layer_of(hook: str) -> int | None:
+    """The layer whose output a hook reads: blocks.3.hook_resid_post and model.layers.3 give 3, resid_pre of 3 gives 2.
+
+    None for a hook that is not on the residual stream between layers.
+    """
+    match = re.search(r"(?:blocks|layers|h)\.(\d+)(.*)$", hook)
+    if match is None or match[2] not in ("", ".hook_resid_post", ".hook_resid_pre"):
+        return None
+    return int(match[1]) - match[2].endswith("pre")
+
+
+def encode(
+    sae: Any, name: str, activations: NDArray[np.float32], progress: Callable[[int], object] = lambda rows: None
+) -> tuple[sparse.csr_array, Health]:
+    """Features of every row, in batches bounded in memory; no dense array for all rows ever exists.
+
+    Args:
+        sae: what `load_sae` gave.
+        name: the SAE's name, for messages.
+        activations: [n, d_model].
+        progress: called with the number of rows of each finished batch.
+
+    Returns:
+        CSR [n, d_sae] of float32, and the SAE's health on these rows.
+
+    Raises:
+        UserError: d_model is not the SAE's d_in.
+    """
+    import torch
+
+    d_in, d_sae = sae.cfg.d_in, sae.cfg.d_sae
+    if activations.shape[1] != d_in:
+        raise UserError(f"saes.{name}: d_in is {d_in}, but the model's activations have {activations.shape[1]} numbers")
+    size = max(1, BATCH_BYTES // (4 * d_sae))
+    mean = activations.mean(axis=0, dtype=np.float64)
+    blocks, missed, spread = [], 0.0, 0.0
+    for start in range(0, len(activations), size):
+        rows = activations[start : start + size]
+        with torch.inference_mode():
+            x = torch.from_numpy(np.ascontiguousarray(rows)).to(sae.W_dec.device)
+            dense = sae.encode(x)
+            missed += float(((x - sae.decode(dense)).double() ** 2).sum())
+            blocks.append(_sparse_rows(dense))
+        spread += float(((rows - mean) ** 2).sum())
+        progress(len(rows))
+    features = sparse.csr_array(sparse.vstack(blocks, format="csr"))
+    fired = np.bincount(features.indices, minlength=d_sae) > 0
+    variance = 1 - missed / spread if spread > 0 else float("nan")
+    return features, Health(d_sae, features.nnz / len(activations), variance, float(1 - fired.mean()))
+
+
+def _sparse_rows(dense: Any) -> sparse.csr_array:
+    row, column = (index.cpu().numpy() for index in dense.nonzero(as_tuple=True))
+    values = dense[row, column].cpu().numpy()
+    ends = np.searchsorted(row, np.arange(dense.shape[0] + 1))
+    return sparse.csr_array((values, column.astype(np.int32), ends.astype(np.int64)), shape=tuple(dense.shape))
+
+
+def write(folder: Path, name: str, features: sparse.csr_array, health: Health, sha256_of_activations: str) -> None:
+    """`<name>.npz` (8 bytes a non-zero) and beside it `<name>.json` with the SAE's health and what was encoded."""
+    path = folder / f"{name}.npz"
+    with replacing(path) as temporary:
+        np.savez(
+            temporary,
+            data=features.data.astype(np.float32),
+            indices=features.indices.astype(np.int32),
+            indptr=features.indptr.astype(np.int64),
+            shape=np.array(features.shape, dtype=np.int64),
+        )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    about = {key: None if value != value else value for key, value in asdict(health).items()}
+    write_json(path.with_suffix(".json"), about | {"activations": sha256_of_activations, "sha256": digest})
+
+
+def read(folder: Path, name: str) -> sparse.csr_array:
+    """The features [n, d_sae] that `write` wrote.
+
+    Raises:
+        UserError: missing, or damaged.
+    """
+    path = folder / f"{name}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return sparse.csr_array((file["data"], file["indices"], file["indptr"]), shape=tuple(file["shape"]))
+    except FileNotFoundError:
+        raise missing(path) from None
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(f"{path}: damaged ({error}); delete it and run `dvc repro`") from None
+
+
+def read_health(folder: Path, name: str) -> Health:
+    about = read_json(folder / f"{name}.json")
+    variance = about["explained_variance"]
+    return Health(about["width"], about["l0"], float("nan") if variance is None else variance, about["dead"])

@@ -1,0 +1,167 @@
+"""Numbers about scores: AUC, its bootstrap over groups, and what a fixed threshold gives. Pure functions on arrays.
+
+Labels are 1 (answerable) and 0 (unanswerable); scores rise with answerability. What cannot be computed is NaN.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+MIN_GROUPS = 10
+LEVEL = 0.95
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95% interval; `reason` says why a missing one is missing."""
+
+    value: float
+    low: float
+    high: float
+    reason: str = ""
+
+
+class Ties(NamedTuple):
+    """Scores in ascending order: `order` [n] sorts them, `starts` [t] is where each run of equal scores begins."""
+
+    order: NDArray[np.intp]
+    starts: NDArray[np.intp]
+
+
+def ties(scores: ArrayLike) -> Ties:
+    scores = np.asarray(scores, dtype=np.float64)
+    order = np.argsort(scores, kind="stable")
+    ascending = scores[order]
+    return Ties(order, np.flatnonzero(np.r_[True, ascending[1:] != ascending[:-1]]))
+
+
+def auc(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Area under the ROC curve: P(an answerable row scores above an unanswerable one), ties counting one half.
+
+    Args:
+        scores: [n].
+        labels: [n], 0 or 1.
+
+    Returns:
+        NaN where only one class is there.
+    """
+    labels = np.asarray(labels)
+    return float(weighted_auc(ties(scores), labels, np.ones((1, len(labels))))[0])
+
+
+def weighted_auc(sorted_scores: Ties, labels: ArrayLike, weights: ArrayLike) -> Floats:
+    """The AUC under each of R weightings of the rows, such as bootstrap counts.
+
+    Args:
+        sorted_scores: `ties(scores)` of n rows.
+        labels: [n], 0 or 1.
+        weights: [R, n], not negative.
+
+    Returns:
+        [R]; NaN where a weighting leaves only one class.
+    """
+    order, starts = sorted_scores
+    positive = np.asarray(labels)[order] == 1
+    ascending = np.asarray(weights, dtype=np.float64)[:, order]
+    above = np.add.reduceat(ascending * positive, starts, axis=1)
+    below = np.add.reduceat(ascending * ~positive, starts, axis=1)
+    seen = np.cumsum(below, axis=1)
+    total = above.sum(axis=1) * below.sum(axis=1)
+    wins = (above * (seen - below / 2)).sum(axis=1)
+    return np.divide(wins, total, out=np.full(len(total), np.nan), where=total > 0)
+
+
+def group_weights(groups: ArrayLike, resamples: int, rng: np.random.Generator) -> Floats:
+    """How often each row is in each bootstrap resample when whole groups are drawn with replacement.
+
+    Args:
+        groups: [n], any labels.
+        resamples: R.
+
+    Returns:
+        [R, n] counts.
+    """
+    names, of_row = np.unique(np.asarray(groups), return_inverse=True)
+    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    return counts[:, of_row].astype(np.float64)
+
+
+def interval(value: float, resampled: ArrayLike, n_groups: int) -> Estimate:
+    """The percentile interval of a bootstrap, or NaN bounds and the reason where there are too few groups.
+
+    Args:
+        value: the estimate on the rows themselves.
+        resampled: [R], the estimate on each resample; NaN where a resample had one class.
+        n_groups: how many groups were resampled.
+    """
+    if np.isnan(value):
+        return Estimate(value, np.nan, np.nan, "one class")
+    if n_groups < MIN_GROUPS:
+        return Estimate(value, np.nan, np.nan, f"{n_groups} groups, fewer than {MIN_GROUPS}")
+    low, high = np.nanquantile(np.asarray(resampled), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high))
+
+
+def mean_interval(values: ArrayLike) -> Estimate:
+    """The mean over independent repeats with Student's interval for it.
+
+    Args:
+        values: [r], one number a repeat.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Estimate(mean, np.nan, np.nan, "one repeat")
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return Estimate(mean, float(mean - half), float(mean + half))
+
+
+def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Share of rows on the right side of p = 0.5."""
+    return float(np.mean(_right(probabilities, labels)))
+
+
+def weighted_accuracy(probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> Floats:
+    """`accuracy` under each of R weightings [R, n] of the rows."""
+    weights = np.asarray(weights, dtype=np.float64)
+    return weights @ _right(probabilities, labels) / weights.sum(axis=1)
+
+
+def threshold_metrics(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """What the threshold p = 0.5 gives: balanced accuracy, F1 of the unanswerable class, and the Brier score."""
+    probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
+    answerable = labels == 1
+    right = _right(probabilities, labels)
+    recalls = [float(right[part].mean()) if part.any() else np.nan for part in (answerable, ~answerable)]
+    alarms, caught = int((probabilities < 0.5).sum()), int(right[~answerable].sum())
+    f1 = 2 * caught / (alarms + int((~answerable).sum())) if alarms + (~answerable).sum() else np.nan
+    return {
+        "balanced_accuracy": float(np.mean(recalls)),
+        "f1": float(f1),
+        "brier": float(np.mean((probabilities - labels) ** 2)),
+    }
+
+
+def detection_rate(scores: ArrayLike, labels: ArrayLike, false_alarms: float) -> float:
+    """Share of unanswerable rows caught when at most `false_alarms` of the answerable ones raise an alarm.
+
+    An alarm is a score at or below a threshold; rows of equal score are alarmed together. NaN with one class.
+    """
+    labels = np.asarray(labels)
+    order, starts = ties(scores)
+    answerable = labels[order] == 1
+    if answerable.all() or not answerable.any():
+        return np.nan
+    false = np.cumsum(np.add.reduceat(answerable.astype(float), starts)) / answerable.sum()
+    true = np.cumsum(np.add.reduceat((~answerable).astype(float), starts)) / (~answerable).sum()
+    return float(true[false <= false_alarms].max(initial=0.0))
+
+
+def _right(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.bool_]:
+    result: NDArray[np.bool_] = (np.asarray(probabilities) >= 0.5) == (np.asarray(labels) == 1)
+    return result

@@ -1,0 +1,245 @@
+"""Loading a Hugging Face model to read its residual stream: no LM head, no layer above the last wanted one.
+
+With `activations`, the only home of transformers, which is imported inside functions: it takes seconds.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator
+from safetensors import SafetensorError
+
+from sae_transfer import store
+from sae_transfer.config import Params
+from sae_transfer.records import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+# Where the decoder layers of Llama, Qwen and Gemma; GPT-2 and Bloom; BERT and RoBERTa lie inside the base model.
+LAYER_LISTS = ("layers", "h", "encoder.layer")
+
+# Checkpoints with vision keep the text model under these names; alone, its weights have no prefix.
+TEXT_WEIGHTS = {r"^(?:model\.)?language_model\.(?:model\.)?": ""}
+
+# The poolers of encoders read the residual stream and do not write to it; many checkpoints lack theirs.
+READERS = ("pooler.",)
+
+
+class ModelParams(Params):
+    """The model and how it is run: all of it is part of what identifies an activation.
+
+    `name` is a folder or a hub id; `identity` is the file or folder that DVC depends on in its place.
+    """
+
+    name: str
+    identity: Path
+    revision: str | None = None
+    layers: tuple[int, ...] = Field(min_length=1)
+    dtype: Literal["float32", "bfloat16"] = "float32"  # never float16: Gemma overflows
+    device: str = "auto"
+    tokens_per_batch: int = Field(default=8192, gt=0)
+    chat_template: bool = False
+    position: Literal["last"] = "last"
+    truncate: bool = False
+    trust_remote_code: bool = False
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_are_indices(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if min(layers) < 0:
+            raise ValueError("layers are counted from 0 upwards")
+        return tuple(sorted(set(layers)))
+
+
+def load_model(params: ModelParams) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """The base model up to the last wanted layer, ready to run on its device, and its tokenizer.
+
+    Raises:
+        UserError: the model is missing, gated or unreachable; a layer lies beyond it; a weight that the residual stream
+            passes through is missing, has another shape, or is one that the architecture does not know; no such device.
+    """
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    device = _device(params.device)
+    with _explained(params), _quiet():
+        source = _source(params)
+        tokenizer = AutoTokenizer.from_pretrained(params.name, **source)
+        config, total = _shortened_config(params, source)
+        model, loading = AutoModel.from_pretrained(
+            params.name,
+            config=config,
+            dtype=getattr(torch, params.dtype),
+            attn_implementation="eager" if config.model_type == "gemma2" else None,  # soft-capping has no sdpa
+            key_mapping=TEXT_WEIGHTS,
+            use_safetensors=True,  # never pickle
+            ignore_mismatched_sizes=True,  # reported by _check_weights, in one line
+            output_loading_info=True,
+            **source,
+        )
+    _check_weights(params.name, model, loading, total)
+    return model.eval().to(device), tokenizer
+
+
+def decoder_layers(model: "PreTrainedModel") -> tuple[str, list["nn.Module"]]:
+    """The name of the list of layers inside the base model, and its layers from the bottom.
+
+    Raises:
+        UserError: the architecture keeps its layers elsewhere.
+    """
+    from torch import nn
+
+    modules = dict(model.named_modules())
+    for name in LAYER_LISTS:
+        found = modules.get(name)
+        if isinstance(found, nn.ModuleList) and len(found) == model.config.num_hidden_layers:
+            return name, list(found)
+    raise UserError(
+        f"model {model.name_or_path}: {type(model).__name__} keeps its layers in none of {', '.join(LAYER_LISTS)}; "
+        "choose a decoder such as Gemma, Llama, Qwen or GPT-2, or an encoder such as BERT"
+    )
+
+
+def weights_identity(params: ModelParams) -> dict[str, str | None]:
+    """What pins the weights: the commit of a hub model, or the sha256 of a folder's weights and config."""
+    folder = Path(params.name)
+    if not folder.is_dir():
+        return {"revision": _resolved_revision(params, local_files_only=True), "weights_sha256": None}
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), folder / "config.json"]):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return {"revision": None, "weights_sha256": digest.hexdigest()}
+
+
+def _source(params: ModelParams) -> dict[str, Any]:
+    """The arguments that make config, tokenizer and weights come from one commit."""
+    local = Path(params.name).is_dir()
+    if not local and Path(params.name) == params.identity:  # meant as a folder; the hub need not be asked
+        if params.identity.parts[0] == "models":
+            raise store.missing(params.identity)
+        raise UserError(f"model {params.name}: no such folder; correct model.name")
+    revision = None if local else _resolved_revision(params)
+    return {"revision": revision or "main", "trust_remote_code": params.trust_remote_code}
+
+
+def _resolved_revision(params: ModelParams, local_files_only: bool = False) -> str:
+    """The commit hash behind the revision: the hub's cache keeps each commit in a folder of that name."""
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(
+        params.name, "config.json", revision=params.revision or "main", local_files_only=local_files_only
+    )
+    return Path(str(path)).parent.name
+
+
+def _shortened_config(params: ModelParams, source: dict[str, Any]) -> tuple["PretrainedConfig", int]:
+    """The text model's config cut after the last wanted layer, and the number of layers before the cut."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(params.name, **source).get_text_config()
+    total, wanted = config.num_hidden_layers, max(params.layers) + 1
+    if wanted > total:
+        raise UserError(
+            f"layer {wanted - 1}: model {params.name} has {total} layers, 0 to {total - 1}; correct model.layers"
+        )
+    config.num_hidden_layers = wanted  # GPT-2's config maps it to n_layer
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:wanted]
+    config.use_cache = False
+    return config, total
+
+
+def _check_weights(name: str, model: "PreTrainedModel", loading: Mapping[str, Any], total: int) -> None:
+    """Refuse weights that transformers would have made up at random, or left out, with only a warning."""
+    path, layers = decoder_layers(model)
+    missing = sorted(key for key in loading["missing_keys"] if not key.startswith(READERS))
+    if missing:
+        raise UserError(f"model {name}: {_some(missing)} missing from the weights; fetch the checkpoint again")
+    if loading["mismatched_keys"]:
+        wrong = sorted(key for key, *_ in loading["mismatched_keys"])
+        raise UserError(f"model {name}: {_some(wrong)} of another shape than config.json says; fetch the model again")
+    # Anchored, or the layers of a vision tower would count as the text model's.
+    layer = re.compile(rf"(?:{model.base_model_prefix}\.)?{re.escape(path)}\.(\d+)\.")
+    matches = {key: layer.match(key) for key in loading["unexpected_keys"]}
+    unknown = sorted(key for key, match in matches.items() if match and not len(layers) <= int(match[1]) < total)
+    if unknown:
+        raise UserError(
+            f"model {name}: {_some(unknown)} in the weights, unknown to {type(model).__name__}; correct its config.json"
+        )
+
+
+def _some(keys: list[str]) -> str:
+    return keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} more"
+
+
+def _device(name: str) -> str:
+    import torch
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(kind for kind, there in available.items() if there)
+    if not available.get(name.split(":")[0], False):
+        usable = [kind for kind, there in available.items() if there]
+        raise UserError(f"device {name}: not available here; set model.device to auto or {' or '.join(usable)}")
+    return name
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the report on the weights left out, which we check ourselves, and the bar of their loading."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _explained(params: ModelParams) -> Iterator[None]:
+    """Say what to do where transformers and the hub say what went wrong."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise UserError(f"model {params.name}: damaged weights ({error}); fetch the model again") from error
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"model {params.name}: {_remedy(params, error)}") from error
+
+
+def _remedy(params: ModelParams, error: BaseException) -> str:
+    kinds, cause = set[str](), error
+    while True:
+        kinds.add(type(cause).__name__)
+        following = cause.__cause__ or cause.__context__
+        if following is None:
+            break
+        cause = following
+    page = f"https://huggingface.co/{params.name}"
+    if "GatedRepoError" in kinds:
+        return f"gated; accept its licence at {page}, then set HF_TOKEN to a token of that account"
+    if kinds & {"RepositoryNotFoundError", "HFValidationError"}:
+        return "no such folder, and no such model on the hub; correct model.name, or set HF_TOKEN if it is private"
+    if "RevisionNotFoundError" in kinds:
+        return f"no revision {params.revision}; see {page}/commits/main"
+    if kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout"}:
+        return (
+            "the hub cannot be reached and its cache lacks the model; where there is a network run "
+            f"`hf download {params.name} --local-dir DIR`, copy DIR here and set model.name to it"
+        )
+    if "trust_remote_code" in str(error):
+        return "needs code of its own; read that code, then set model.trust_remote_code: true"
+    if "safetensors" in str(error):
+        return "no safetensors weights (pickled ones are never loaded); convert them with `save_pretrained`"
+    return f"cannot be loaded: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"

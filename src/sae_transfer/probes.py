@@ -1,0 +1,343 @@
+"""Probes: how each kind is trained on dataset A. Pure functions on arrays.
+
+A method is a function from training data to a list of probes. `cross_validate` calls the whole method on the other
+folds, so that everything it learns (ranking, scaling, C, N) is learnt anew where it is judged.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, sparse
+from scipy.special import expit
+
+from sae_transfer.config import Params
+from sae_transfer.metrics import auc
+from sae_transfer.records import UserError, generator
+from sae_transfer.search import MIN_ROWS, Ranking, entries, fit_columns, rank_features
+from sae_transfer.splits import folds as make_folds
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Matrix = Any  # [n, d]: a dense array, or a CSR array of SAE features
+
+
+class ProbeParams(Params):
+    """How probes are trained, section `probe` of the params."""
+
+    n_folds: int = 5
+    C: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0)
+    N: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
+    top_k: int = 10
+    repeats: int = 20
+    matched_n_train: int = 240
+
+
+@dataclass(frozen=True)
+class Training:
+    """Dataset A's training rows in one space: `X` [n, d], `labels` [n] of 0 and 1, `groups` [n] of names."""
+
+    X: Matrix
+    labels: NDArray[np.int_]
+    groups: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows(self, chosen: NDArray[Any]) -> "Training":
+        return Training(self.X[chosen], self.labels[chosen], self.groups[chosen])
+
+    def folded(self, k: int, seed: int) -> Iterator[tuple["Training", "Training"]]:
+        """(the other folds, the held-out fold), for each of k stratified folds by group."""
+        fold = make_folds(self.labels, list(self.groups), k, seed)
+        for held_out in range(k):
+            yield self.rows(fold != held_out), self.rows(fold == held_out)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear probe: score = X[:, feature_ids] @ weights + bias, probability = sigmoid(slope * score + offset).
+
+    `feature_ids` is None for a probe on every column. Scaling is folded into the weights. `slope` and `offset` are 1
+    and 0 where the score is a logit already. `rank` is the place of a 1-sparse probe's feature on A, `repeat` counts
+    the repeats of a control, `selected` marks the rank or N that the training data chose. `cv_auc` is the mean
+    out-of-fold AUC on A of the whole procedure behind this probe, NaN where it was not run.
+    """
+
+    kind: str
+    family: Literal["residual", "sparse_1", "sparse_n"]
+    weights: Floats
+    bias: float
+    feature_ids: Ints | None = None
+    C: float = np.nan
+    rank: int = 0
+    repeat: int = 0
+    selected: bool = True
+    scaling: str = "none"
+    ranking: str = ""
+    slope: float = 1.0
+    offset: float = 0.0
+    cv_auc: float = np.nan
+    n_train: int = 0
+
+    def score(self, X: Matrix) -> Floats:
+        """[n] scores of X [n, d]; they rise with answerability."""
+        columns = X if self.feature_ids is None else X[:, self.feature_ids]
+        return np.asarray(columns @ self.weights, dtype=np.float64) + self.bias
+
+    def probability(self, scores: Floats) -> Floats:
+        """[n] probabilities of "answerable" for this probe's scores."""
+        result: Floats = expit(self.slope * scores + self.offset)
+        return result
+
+
+Method = Callable[[Training, int], list[Probe]]
+
+
+def fit_logistic(X: NDArray[Any], labels: NDArray[np.int_], C: float, start: Floats | None = None) -> Floats:
+    """L2-regularised logistic regression, scikit-learn's objective: C * sum(log loss) + |w|^2 / 2, the bias free.
+
+    Newton's method with step halving; where d > n it works in the n-dimensional row space, which holds the optimum.
+
+    Args:
+        X: [n, d].
+        labels: [n], 0 or 1.
+        C: inverse strength of the penalty.
+        start: [d + 1], a guess such as the solution for another C.
+
+    Returns:
+        [d + 1], the weights and then the bias.
+    """
+    X = np.asarray(X, dtype=np.float64)
+    if X.shape[1] > X.shape[0]:
+        basis, coordinates = linalg.qr(X.T, mode="economic")
+        inside = None if start is None else np.r_[basis.T @ start[:-1], start[-1]]
+        solution = fit_logistic(coordinates.T, labels, C, inside)
+        return np.r_[basis @ solution[:-1], solution[-1]]
+    X1 = np.c_[X, np.ones(len(X))]
+    penalty = np.r_[np.full(X.shape[1], 1 / C), 1e-12]
+    w = np.zeros(X1.shape[1]) if start is None else start
+
+    def loss(w: Floats) -> float:
+        logit = X1 @ w
+        return float(np.sum(np.logaddexp(0, logit) - labels * logit) + penalty @ w**2 / 2)
+
+    now = loss(w)
+    for _ in range(100):
+        p = expit(X1 @ w)
+        gradient = X1.T @ (p - labels) + penalty * w
+        hessian = (X1 * (p * (1 - p))[:, None]).T @ X1
+        hessian[np.diag_indices_from(hessian)] += penalty
+        step = linalg.solve(hessian, gradient, assume_a="pos")
+        decrease = float(gradient @ step)
+        if decrease < 1e-12 * max(now, 1.0):
+            break
+        size = 1.0
+        while (new := loss(w - size * step)) > now - 1e-4 * size * decrease and size > 1e-6:
+            size /= 2
+        w, now = w - size * step, new
+    return np.asarray(w, dtype=np.float64)
+
+
+def standardised(X: NDArray[Any], labels: NDArray[np.int_], C: Sequence[float]) -> list[tuple[Floats, float]]:
+    """Logistic regressions on columns of zero mean and unit deviation.
+
+    Args:
+        X: [n, d].
+        labels: [n].
+        C: ascending, so that each fit starts near the last.
+
+    Returns:
+        (weights [d], bias) on the raw columns, one for each C. A constant column gets no weight.
+    """
+    X = np.asarray(X, dtype=np.float64)
+    mean, deviation = X.mean(axis=0), X.std(axis=0)
+    factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    fits = _path((X - mean) * factor, labels, C)
+    return [(w[:-1] * factor, float(w[-1] - (w[:-1] * factor) @ mean)) for w in fits]
+
+
+def rms_scaled(X: NDArray[Any], labels: NDArray[np.int_], C: Sequence[float]) -> list[tuple[Floats, float]]:
+    """Logistic regressions on features divided by their RMS and not centred: silence stays zero. As `standardised`."""
+    X = np.asarray(X, dtype=np.float64)
+    rms = np.sqrt(np.mean(X**2, axis=0))
+    factor = np.divide(1.0, rms, out=np.zeros_like(rms), where=rms > 0)
+    return [(w[:-1] * factor, float(w[-1])) for w in _path(X * factor, labels, C)]
+
+
+def _path(X: Floats, labels: NDArray[np.int_], C: Sequence[float]) -> list[Floats]:
+    fits: list[Floats] = []
+    for c in C:
+        fits.append(fit_logistic(X, labels, c, fits[-1] if fits else None))
+    return fits
+
+
+def residual(train: Training, seed: int, params: ProbeParams) -> list[Probe]:
+    """The residual stream probe: standardised L2 logistic regression, C by cross-validation (ties: the smaller C)."""
+    grid = sorted(params.C)
+    areas = [
+        [auc(_linear(test.X, fit), test.labels) for fit in standardised(rest.X, rest.labels, grid)]
+        for rest, test in train.folded(params.n_folds, seed)
+    ]
+    C = grid[int(np.argmax(np.mean(areas, axis=0)))]
+    weights, bias = standardised(train.X, train.labels, [C])[0]
+    return [Probe("residual", "residual", weights, bias, C=C, scaling="standard")]
+
+
+def mean_difference(train: Training, seed: int, params: ProbeParams) -> list[Probe]:
+    """The direction from the mean of the unanswerable rows to the mean of the answerable ones.
+
+    Its score is no logit: slope and offset come from a logistic regression of one variable on out-of-fold scores.
+    """
+    held_out = [
+        (_linear(test.X, _mean_direction(rest)), test.labels) for rest, test in train.folded(params.n_folds, seed)
+    ]
+    scores, labels = (np.concatenate(parts) for parts in zip(*held_out, strict=True))
+    slope, offset = rms_scaled(scores[:, None], labels, [1.0])[0]
+    weights, bias = _mean_direction(train)
+    return [Probe("mean_difference", "residual", weights, bias, slope=float(slope[0]), offset=offset)]
+
+
+def _mean_direction(train: Training) -> tuple[Floats, float]:
+    X, positive = np.asarray(train.X, dtype=np.float64), train.labels == 1
+    high, low = X[positive].mean(axis=0), X[~positive].mean(axis=0)
+    return high - low, float((low - high) @ (high + low) / 2)
+
+
+def sparse_probes(train: Training, seed: int, params: ProbeParams) -> list[Probe]:
+    """The 1-sparse probes of the top K features, and the N-sparse probe for every N of the grid.
+
+    1-sparse: scale and bias of one feature on all training rows, C = 1. N-sparse: L2 logistic regression on the N best
+    features; the C of each N, and which N is selected, by cross-validation with the features ranked anew in every
+    fold (ties: the smaller N, then the smaller C). Source: arXiv 2502.19964.
+
+    Raises:
+        UserError: no feature fires on enough training rows.
+    """
+    ranking = ranked(train, seed, params)
+    if not len(ranking.feature_ids):
+        raise UserError(f"no feature fires on {MIN_ROWS} of {len(train)} training rows; is this SAE the model's?")
+    best = ranking.feature_ids
+    grid, sizes = sorted(params.C), [n for n in sorted(params.N) if n <= len(best)] or [len(best)]
+    areas = np.array(
+        [_areas(rest, test, seed, params, sizes, grid) for rest, test in train.folded(params.n_folds, seed)]
+    ).mean(axis=0)
+    selected = int(np.argmax(areas.max(axis=1)))
+    many = [
+        sparse_n(train, best[:n], grid[int(np.argmax(areas[i]))], selected=i == selected) for i, n in enumerate(sizes)
+    ]
+    return sparse_1(train, best[: params.top_k]) + many
+
+
+def ranked(train: Training, seed: int, params: ProbeParams) -> Ranking:
+    """The features of `train` ranked by cross-validation within it."""
+    X = sparse.csr_array(train.X)
+    return rank_features(X, train.labels, make_folds(train.labels, list(train.groups), params.n_folds, seed))
+
+
+def sparse_1(train: Training, feature_ids: Ints) -> list[Probe]:
+    """One probe for each of the features, which come from the best to the worst."""
+    columns = entries(sparse.csr_array(train.X)[:, feature_ids])
+    scale, bias = fit_columns(columns, len(feature_ids), train.labels, np.ones(len(train), dtype=bool))
+    return [
+        Probe("sparse_1", "sparse_1", scale[[i]], float(bias[i]), feature_ids[[i]], 1.0, i + 1, 0, i == 0, "rms", "auc")
+        for i in range(len(feature_ids))
+    ]
+
+
+def sparse_n(train: Training, feature_ids: Ints, C: float, *, selected: bool) -> Probe:
+    weights, bias = rms_scaled(_dense(train.X, feature_ids), train.labels, [C])[0]
+    return Probe("sparse_n", "sparse_n", weights, bias, feature_ids, C, selected=selected, scaling="rms", ranking="auc")
+
+
+def _areas(
+    rest: Training, test: Training, seed: int, params: ProbeParams, sizes: list[int], grid: list[float]
+) -> list[list[float]]:
+    """AUC on `test` for every N and C, features ranked on `rest` alone."""
+    best = ranked(rest, seed, params).feature_ids[: max(sizes)]
+    X, unseen = _dense(rest.X, best), _dense(test.X, best)
+    return [
+        [auc(_linear(unseen[:, :n], fit), test.labels) for fit in rms_scaled(X[:, :n], rest.labels, grid)]
+        for n in sizes
+    ]
+
+
+def shuffled_residual(train: Training, seed: int, params: ProbeParams, C: float) -> list[Probe]:
+    """The negative control: the residual probe at its own C, trained on permuted labels, several times."""
+    probes = []
+    for repeat in range(params.repeats):
+        labels = generator(seed, "shuffled labels", repeat).permutation(train.labels)
+        weights, bias = standardised(train.X, labels, [C])[0]
+        probes.append(
+            Probe(
+                "shuffled_labels", "residual", weights, bias, C=C, repeat=repeat, scaling="standard", n_train=len(train)
+            )
+        )
+    return probes
+
+
+def shuffled_sparse(train: Training, seed: int, params: ProbeParams, n: int, C: float) -> list[Probe]:
+    """The negative control, selection included: features ranked and probes of 1 and of n trained on permuted labels."""
+    probes = []
+    for repeat in range(params.repeats):
+        labels = generator(seed, "shuffled labels", repeat).permutation(train.labels)
+        shuffled = replace(train, labels=labels)
+        best = ranked(shuffled, seed, params).feature_ids
+        pair = [sparse_1(shuffled, best[:1])[0], sparse_n(shuffled, best[:n], C, selected=True)]
+        probes += [replace(p, kind="shuffled_labels", repeat=repeat, n_train=len(train)) for p in pair]
+    return sorted(probes, key=lambda probe: probe.family)
+
+
+Key = tuple[str, str, int, int]
+
+
+def cross_validate(method: Method, train: Training, seed: int, params: ProbeParams) -> list[Probe]:
+    """The method's probes trained on all of `train`, each with the cv_auc of the procedure behind it.
+
+    The whole method runs again on the other folds of each fold. A probe for a given rank or N is judged by the
+    probes of that rank or N; the selected N-sparse probe by those that the folds selected, whatever their N.
+    """
+    by_key: dict[Key, list[float]] = {}
+    for rest, test in train.folded(params.n_folds, seed):
+        for probe in method(rest, seed):
+            area = auc(probe.score(test.X), test.labels)
+            for key in {_key(probe, selected=False), _key(probe, selected=probe.selected)}:
+                by_key.setdefault(key, []).append(area)
+    return [
+        replace(
+            probe, n_train=len(train), cv_auc=float(np.mean(by_key.get(_key(probe, selected=probe.selected), [np.nan])))
+        )
+        for probe in method(train, seed)
+    ]
+
+
+def _key(probe: Probe, *, selected: bool) -> Key:
+    n_features = 0 if probe.feature_ids is None else len(probe.feature_ids)
+    return (probe.kind, "selected", 0, 0) if selected else (probe.kind, "", probe.rank, n_features)
+
+
+def layer_probes(train: Training, seed: int, params: ProbeParams) -> list[Probe]:
+    """Every probe of a residual stream space."""
+    probes = cross_validate(partial(residual, params=params), train, seed, params)
+    probes += cross_validate(partial(mean_difference, params=params), train, seed, params)
+    return probes + shuffled_residual(train, seed, params, probes[0].C)
+
+
+def sae_probes(train: Training, seed: int, params: ProbeParams) -> list[Probe]:
+    """Every probe of an SAE's feature space."""
+    probes = cross_validate(partial(sparse_probes, params=params), train, seed, params)
+    chosen = next(probe for probe in probes if probe.kind == "sparse_n" and probe.selected)
+    return probes + shuffled_sparse(train, seed, params, len(chosen.weights), chosen.C)
+
+
+def _linear(X: Matrix, fit: tuple[Floats, float]) -> Floats:
+    weights, bias = fit
+    return np.asarray(X @ weights, dtype=np.float64) + bias
+
+
+def _dense(X: Matrix, feature_ids: Ints) -> NDArray[Any]:
+    chosen = X[:, feature_ids]
+    return chosen.toarray() if sparse.issparse(chosen) else np.asarray(chosen)

@@ -1,0 +1,26 @@
+"""fit_layer@<L>-<A> and fit_sae@<sae>-<A>: A's training rows in one space -> probes."""
+
+import numpy as np
+
+from sae_transfer import config, paths, probe_files, probes, splits
+from sae_transfer.probes import ProbeParams, Training
+from sae_transfer.stages import inputs, run
+
+
+def fit(space: str, dataset: str) -> None:
+    params = config.read()
+    chosen, seed = config.section(params, ProbeParams, "probe"), int(params["seed"])
+    table = inputs.prompt_table(dataset)
+    wanted = ((table["split"] == "train") & (table["variation"] == table["variation"][0])).to_numpy()
+    X = inputs.space_rows(space, dataset, table)[wanted]
+    train = Training(X, table["label"].to_numpy()[wanted], table["group"].to_numpy().astype(str)[wanted])
+    method = probes.layer_probes if space.startswith("layer_") else probes.sae_probes
+    fitted = method(train, seed, chosen)
+    if chosen.matched_n_train < len(train):
+        matched = train.rows(np.asarray(splits.subset(train.labels, chosen.matched_n_train)))
+        fitted += method(matched, seed, chosen)
+    probe_files.write(paths.PROBES / space / dataset, fitted)
+
+
+if __name__ == "__main__":
+    run(fit)

@@ -1,0 +1,64 @@
+"""What several stages read: a dataset's prompts, and its rows in a space."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sae_transfer import activations, config, features, paths, store
+from sae_transfer.config import Params
+from sae_transfer.features import SaeParams
+from sae_transfer.probes import Matrix
+from sae_transfer.records import UserError, closest
+
+
+class StudyParams(Params):
+    """Section `study`: the names that the stages run over."""
+
+    datasets: tuple[str, ...]
+    saes: tuple[str, ...]
+
+
+def layer_of(space: str, params: Mapping[str, Any]) -> int:
+    """The layer of a space: `layer_<L>`, or the name of an SAE.
+
+    Raises:
+        UserError: no such space (with the closest names).
+    """
+    layers = params["model"]["layers"]
+    if space in params["study"]["saes"]:
+        return config.section(params, SaeParams, "saes", space).layer
+    names = [f"layer_{layer}" for layer in layers]
+    if space not in names:
+        raise UserError(f"space '{space}' is unknown; {closest(space, [*names, *params['study']['saes']])}")
+    return int(space.removeprefix("layer_"))
+
+
+def prompt_table(dataset: str) -> pd.DataFrame:
+    """artifacts/prompts/<dataset>.parquet, one row a prompt; its order is that of activations and features."""
+    return store.read_table(paths.PROMPTS / f"{dataset}.parquet")
+
+
+def prompt_ids(table: pd.DataFrame) -> list[str]:
+    return list(table["variation"] + "/" + table["id"])
+
+
+def residual_rows(layer: int, dataset: str, table: pd.DataFrame) -> NDArray[np.float32]:
+    """[n, d_model], one row a row of `table`, which is the dataset's whole prompt table."""
+    return activations.read(paths.ACTIVATIONS / dataset, layer, prompt_ids(table))
+
+
+def space_rows(space: str, dataset: str, table: pd.DataFrame) -> Matrix:
+    """The dataset's rows in a space: residual streams [n, d_model], or SAE features [n, d_sae] as CSR.
+
+    Raises:
+        UserError: missing, or made for other prompts.
+    """
+    if space.startswith("layer_"):
+        return residual_rows(int(space.removeprefix("layer_")), dataset, table)
+    encoded = features.read(paths.FEATURES / dataset, space)
+    if encoded.shape[0] != len(table):
+        raise UserError(f"{paths.FEATURES / dataset / space}.npz: made for other prompts; run `dvc repro`")
+    return encoded

@@ -1,0 +1,99 @@
+"""Writing files so that a kill at any moment leaves the old file or the new one, never half of one."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors
+import safetensors.numpy
+
+from sae_transfer.records import UserError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp made it private
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON with sorted keys: equal values give equal bytes. NaN is refused; a missing value is null."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise missing(path) from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} line {error.lineno}: not valid JSON; delete it and run `dvc repro`") from None
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Parquet, or CSV by the file's ending; equal tables give equal bytes."""
+    with replacing(path) as temporary:
+        if path.suffix == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            table.to_parquet(temporary, index=False)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table that `write_table` wrote.
+
+    Raises:
+        UserError: the file is missing.
+    """
+    try:
+        return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except FileNotFoundError:
+        raise missing(path) from None
+
+
+def missing(path: Path) -> UserError:
+    """What to say of a pipeline file that is not there."""
+    if path.parts[:1] in (("data",), ("models",)):
+        return UserError(f"{path}: not found; `dvc pull {path.parts[0]}.dvc` brings it")
+    return UserError(f"{path}: not found; `dvc repro` makes it")
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], about: dict[str, str]) -> None:
+    """Named arrays as safetensors, with `about` as its text metadata."""
+    with replacing(path) as temporary:
+        safetensors.numpy.save_file(arrays, temporary, metadata=about)
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the metadata that `write_arrays` wrote.
+
+    Raises:
+        UserError: the file is missing, or is no safetensors file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+    except FileNotFoundError:
+        raise missing(path) from None
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path}: damaged ({error}); delete it and run `dvc repro`") from None

@@ -1,0 +1,140 @@
+"""The transfer table: what a probe trained on A is worth on B, with intervals. Pure functions on arrays."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sae_transfer import metrics
+from sae_transfer.config import Params
+from sae_transfer.metrics import Estimate
+from sae_transfer.probes import Probe
+from sae_transfer.records import generator
+
+Floats = NDArray[np.float64]
+
+COLUMNS = (
+    "model layer space sae train test in_domain train_variation test_variation condition probe family rank "
+    "n_features selected feature_ids scaling ranking C n_train n_test n_groups auc auc_low auc_high "
+    "auc_train_sd accuracy accuracy_low accuracy_high balanced_accuracy f1 brier tpr_at_fpr_1 tpr_at_fpr_5 "
+    "cv_auc delta_residual delta_low delta_high reason"
+).split()
+
+
+class TransferParams(Params):
+    """Section `transfer` of the params."""
+
+    resamples: int = 1000
+    whole: bool = False  # also test on all rows of B, where A is another dataset
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """B's test rows: `labels` [n] of 0 and 1, `groups` [n], and the bootstrap weights [R, n] that all probes share."""
+
+    labels: NDArray[np.int_]
+    groups: NDArray[np.str_]
+    weights: Floats
+
+    @property
+    def n_groups(self) -> int:
+        return len(np.unique(self.groups))
+
+
+def test_set(
+    labels: NDArray[np.int_], groups: NDArray[np.str_], dataset: str, seed: int, params: TransferParams
+) -> TestSet:
+    """B's test rows with bootstrap weights that depend on the seed and the dataset alone."""
+    weights = metrics.group_weights(groups, params.resamples, generator(seed, "test bootstrap", dataset))
+    return TestSet(labels, groups, weights)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A probe's AUC on the test rows, and on each resample [R] of them."""
+
+    auc: float
+    resampled: Floats
+
+
+def reference(scores: Floats, test: TestSet) -> Reference:
+    resampled = metrics.weighted_auc(metrics.ties(scores), test.labels, test.weights)
+    return Reference(metrics.auc(scores, test.labels), resampled)
+
+
+def cell(probe: Probe, scores: Floats, test: TestSet, residual: Reference) -> dict[str, Any]:
+    """The numbers of one row of the transfer table.
+
+    Args:
+        probe: the probe that gave the scores.
+        scores: [n], of B's test rows.
+        test: those rows.
+        residual: what to take the paired difference to.
+
+    Returns:
+        Values by column; `reason` says of each missing one why it is missing.
+    """
+    own, p = reference(scores, test), probe.probability(scores)
+    area = metrics.interval(own.auc, own.resampled, test.n_groups)
+    right = metrics.accuracy(p, test.labels)
+    share = metrics.interval(right, metrics.weighted_accuracy(p, test.labels, test.weights), test.n_groups)
+    delta = metrics.interval(own.auc - residual.auc, own.resampled - residual.resampled, test.n_groups)
+    if probe.kind == "residual":
+        delta = Estimate(np.nan, np.nan, np.nan, "the residual probe itself")
+    return {
+        "auc": area.value,
+        "auc_low": area.low,
+        "auc_high": area.high,
+        "auc_train_sd": np.nan,
+        "accuracy": share.value,
+        "accuracy_low": share.low,
+        "accuracy_high": share.high,
+        **metrics.threshold_metrics(p, test.labels),
+        "tpr_at_fpr_1": metrics.detection_rate(scores, test.labels, 0.01),
+        "tpr_at_fpr_5": metrics.detection_rate(scores, test.labels, 0.05),
+        "cv_auc": probe.cv_auc,
+        "delta_residual": delta.value,
+        "delta_low": delta.low,
+        "delta_high": delta.high,
+        "reason": _reasons(auc=area.reason, auc_train_sd="trained once", delta_residual=delta.reason),
+    }
+
+
+def repeated_cell(probes: list[Probe], scores: list[Floats], test: TestSet, residual: Reference) -> dict[str, Any]:
+    """One row for the repeats of a control: means over the repeats, and Student's interval of each mean.
+
+    Args:
+        probes: the repeats.
+        scores: [n] of B's test rows for each of them.
+        test: those rows.
+        residual: what to take the paired difference to.
+    """
+    singles = [cell(probe, s, test, residual) for probe, s in zip(probes, scores, strict=True)]
+    result = {key: float(np.mean([one[key] for one in singles])) for key in singles[0] if key != "reason"}
+    for name, value in (("auc", "auc"), ("accuracy", "accuracy"), ("delta", "delta_residual")):
+        over = metrics.mean_interval([one[value] for one in singles])
+        result |= {f"{name}_low": over.low, f"{name}_high": over.high}
+    result["auc_train_sd"] = float(np.std([one["auc"] for one in singles], ddof=1))
+    return {**result, "reason": _reasons(cv_auc="a control with labels of its own")}
+
+
+def _reasons(**missing: str) -> str:
+    return "; ".join(f"{column}: {reason}" for column, reason in missing.items() if reason)
+
+
+def describe(probe: Probe) -> dict[str, Any]:
+    """The columns that say which probe a row is about."""
+    ids = [] if probe.feature_ids is None else [int(feature) for feature in probe.feature_ids]
+    return {
+        "probe": probe.kind,
+        "family": probe.family,
+        "rank": probe.rank,
+        "n_features": len(ids),
+        "selected": probe.selected,
+        "feature_ids": " ".join(map(str, ids)),
+        "scaling": probe.scaling,
+        "ranking": probe.ranking,
+        "C": probe.C,
+        "n_train": probe.n_train,
+    }
