@@ -30,7 +30,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from sae_transfer import activations, models as loading
+from sae_transfer import activations
+from sae_transfer import models as loading
 from sae_transfer.activations import ModelParams, load_model, residual_stream
 from sae_transfer.records import UserError
 
@@ -119,6 +120,15 @@ def save_checkpoint(folder, family, **tokenizer_options):
     model.save_pretrained(folder)
     save_tokenizer(folder, family, **tokenizer_options)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """On a busy machine, two threads take ten times as long as one for models this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -295,7 +305,9 @@ def test_exactly_one_bos(checkpoints):
     assert not gpt2.adds_bos
 
 
-@pytest.mark.parametrize(("start", "count"), [("{{ bos_token }} ", 1), ("{{ bos_token }} {{ bos_token }} ", 2), ("", 0)])
+@pytest.mark.parametrize(
+    ("start", "count"), [("{{ bos_token }} ", 1), ("{{ bos_token }} {{ bos_token }} ", 2), ("", 0)]
+)
 def test_chat_template_brings_the_bos(tmp_path, start, count):
     folder = save_checkpoint(tmp_path, "llama", chat_template=start + CHAT)
     if count == 1:
@@ -377,13 +389,13 @@ def test_missing_weights(broken):
 
 def test_weights_of_another_shape(broken):
     folder = broken(lambda weights: weights.update({"model.layers.1.mlp.up_proj.weight": torch.zeros(3, 3)}))
-    with pytest.raises(UserError, match="up_proj.weight of another shape"):
+    with pytest.raises(UserError, match=r"up_proj.weight of another shape"):
         load_model(params_for(folder))
 
 
 def test_weights_unknown_to_the_architecture(broken):
     folder = broken(lambda weights: weights.update({"model.layers.1.self_attn.q_proj.bias": torch.zeros(16)}))
-    with pytest.raises(UserError, match="q_proj.bias in the weights, unknown to Gemma2Model"):
+    with pytest.raises(UserError, match=r"q_proj.bias in the weights, unknown to Gemma2Model"):
         load_model(params_for(folder))
 
 
@@ -421,12 +433,12 @@ def test_unknown_architecture(tmp_path):
 
 
 def test_absent_device(gemma2):
-    with pytest.raises(UserError, match="device tpu: not available here; set model.device to auto or .*cpu"):
+    with pytest.raises(UserError, match=r"device tpu: not available here; set model.device to auto or .*cpu"):
         load_model(params_for(gemma2, device="tpu"))
 
 
 def test_absent_folder():
-    with pytest.raises(UserError, match="models/none: not found; `dvc pull models.dvc`"):
+    with pytest.raises(UserError, match=r"models/none: not found; `dvc pull models.dvc`"):
         load_model(params_for(Path("models/none")))
     with pytest.raises(UserError, match="model mine/none: no such folder"):
         load_model(params_for(Path("mine/none")))
@@ -455,7 +467,7 @@ def test_cached_hub_model_is_known_by_its_commit(hub, gemma2):
 
 
 def test_hub_out_of_reach(hub):
-    with pytest.raises(UserError, match="model org/other: the hub cannot be reached.*hf download org/other"):
+    with pytest.raises(UserError, match=r"model org/other: the hub cannot be reached.*hf download org/other"):
         load_model(params_for(Path("pins/other.json"), name="org/other"))
 
 
@@ -504,7 +516,9 @@ def test_identity_says_what_was_run(made, gemma2):
     assert len(identity["weights_sha256"]) == 64
 
 
-@pytest.mark.parametrize("change", [{"dtype": "bfloat16"}, {"tokens_per_batch": 9}, {"layers": (1,)}, {"truncate": True}])
+@pytest.mark.parametrize(
+    "change", [{"dtype": "bfloat16"}, {"tokens_per_batch": 9}, {"layers": (1,)}, {"truncate": True}]
+)
 def test_identity_changes_with_the_run(made, gemma2, change):
     params = params_for(gemma2, **({"layers": (1, 3)} | change))
     assert activations.identity(params, *load_model(params), PROMPTS) != made[1]

@@ -10,7 +10,16 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sae_transfer.datasets.celebrity import FACTS, PRIVATE, REPORT, REPORTS, generate, invented_people, real_people
+from sae_transfer.datasets.celebrity import (
+    BYSTANDERS,
+    FACTS,
+    PRIVATE,
+    REPORT,
+    REPORTS,
+    generate,
+    invented_people,
+    real_people,
+)
 from sae_transfer.records import UserError
 
 PEOPLE = {person.name: person for person in real_people() + invented_people()}
@@ -47,8 +56,9 @@ def stated(row):
     return told(row, lambda v: PRIVATE[detail][0].format(p=row.group, v=v), PRIVATE[detail][2])
 
 
-def tells_private(row):
-    return any(sentence.split("{v}")[0].format(p=row.group) in row.context for sentence, _, _ in PRIVATE.values())
+def tells_private(row, *names):
+    starts = [sentence.split("{v}")[0] for sentence, _, _ in PRIVATE.values()]
+    return any(start.format(p=name) in row.context for start in starts for name in names or (row.group,))
 
 
 def grouped_auc(model, X, rows):
@@ -107,7 +117,9 @@ def test_labels_and_answers_follow_from_paragraph_and_knowledge(rows):
 
 def test_nothing_private_is_ever_said_of_a_real_person():
     for row in generate(2000, 2):
-        assert not (PEOPLE[row.group].real and tells_private(row)), row
+        own, other = tells_private(row), tells_private(row, *BYSTANDERS)
+        assert own != other, row
+        assert not (PEOPLE[row.group].real and own), row
 
 
 def test_every_person_has_both_labels_alike():
@@ -131,7 +143,7 @@ def test_some_known_facts_are_told_and_most_are_not():
 
 
 def test_lengths_and_words_alone_do_not_tell():
-    """Folds by person. Seeds 0 to 3 at n = 2,000: lengths 0.45 to 0.51, words 0.48 to 0.53 (0.56 with pairs of words)."""
+    """Seeds 0 to 3 at n = 2,000: lengths 0.46 to 0.48, words 0.50 to 0.52 (0.53 with pairs of words)."""
     rows = generate(2000, 0)
     lengths = [[len(r.context), len(r.context.split()), len(r.question), len(r.question.split())] for r in rows]
     assert 0.42 < grouped_auc(make_pipeline(StandardScaler(), LogisticRegression()), np.array(lengths), rows) < 0.58

@@ -1,3 +1,1 @@
 """Do sparse-autoencoder features mean the same thing everywhere? Train probes on one dataset, test them on all."""
-
-__version__ = "0.1.0"

@@ -201,7 +201,7 @@ def captured(layers: Mapping[int, "nn.Module"], last: "torch.Tensor") -> Iterato
     caught: dict[int, torch.Tensor] = {}
 
     def keep(layer: int) -> Callable[[object, object, Any], None]:
-        def hook(_module: object, _inputs: object, output: Any) -> None:  # noqa: ANN401  (a tensor, or a tuple with it)
+        def hook(_module: object, _inputs: object, output: Any) -> None:
             if layer in caught:
                 raise RuntimeError(f"layer {layer} ran twice in one forward pass")
             hidden = output[0] if isinstance(output, tuple) else output

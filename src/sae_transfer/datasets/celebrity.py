@@ -8,14 +8,15 @@ wording is ours. Two by two: real and invented people, knowable and unknowable q
 - report: a detail of some report about the person (who wrote it, its cover, ...), knowable where the paragraph says it.
 - private: something trivial that nobody recorded, such as what was eaten on a tenth birthday. Knowable only for the
   invented, where the paragraph says it: nothing is ever made up about a real person. (The reports are made up; they
-  say nothing about the person.)
+  say nothing about the person.) All other paragraphs tell a private detail of a bystander instead, the very one that
+  is asked for where the question is private.
 
-Each subject has exactly as many answerable as unanswerable questions, each question within it as many on average, and
-so has the number of sentences. What the paragraph says is chosen such that no single statement goes with a label.
-What remains: within real people, a fact is always knowable and a private detail never; within invented ones mostly the
-reverse (that is the two-by-two design: neither realness nor subject tells, both together do), and a paragraph that tells a
-private detail is about someone invented; and a question about
-something that the paragraph states is answerable, which is what the label means.
+Each subject has exactly as many answerable as unanswerable questions; so have, on average, the questions within a
+subject. What the paragraph says is chosen such that no single statement goes with a label. What remains: among real
+people a fact is always knowable and a private detail never, among invented ones mostly the reverse (neither realness
+nor subject tells, both together do). Whose private detail a paragraph tells gives away who is invented: with the
+subject, that reaches an AUC of 0.82 without knowing anybody, though no linear function of words does. And what the
+paragraph states is answerable, which is what the label means.
 
 Nothing depends on today's date. Facts about real people are in celebrities.tsv, kept to what every encyclopedia says.
 """
@@ -43,7 +44,7 @@ REPORT = {  # detail: (as a predicate, question, values)
     "author": ("was written by {}", "Who is the author of the {r} about {p}?",
                tuple("Anna Boris Clara Dario Elif Farid Greta Hiro Ines Jonas Katya Luis Mara Nils Olga".split())),
     "length": ("has {} pages", "How long is the {r} about {p}?", NUMBERS),
-    "cover": ("has a {} cover", "In what colour is the {r} about {p} bound?", COLOURS),
+    "cover": ("came in a cover of {}", "In what colour is the {r} about {p} bound?", COLOURS),
     "day": ("was handed in on a {}", "When did the {r} about {p} arrive?",
             ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")),
     "place": ("is kept in the {}", "Where does the {r} about {p} lie?",
@@ -63,6 +64,7 @@ PRIVATE = {  # detail: (sentence, question, values); days and deeds that no biog
               "Which colour were the socks of {p} on the day of turning seven?", COLOURS),
 }  # fmt: skip
 SUBJECTS = {"fact": list(FACTS), "report": list(REPORT), "private": list(PRIVATE)}
+BYSTANDERS = ("the librarian", "the bookseller", "the caretaker", "the courier")
 STATED_SHARE = 0.25  # of the questions about real people's facts, those that the paragraph answers
 
 FIRST_NAMES = (
@@ -117,7 +119,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a row is to be: its label, its question's subject, and whether the paragraph tells a private detail."""
+    """What a row is to be: its label, its question's subject, whether the person's own private detail is told."""
 
     label: int
     subject: str
@@ -157,7 +159,7 @@ def _plans(m: int, rng: Random) -> dict[tuple[bool, int], list[Plan]]:
     half, few = m // 2, m // 8
     reports = m - half - 2 * few
     telling = half + few + (few + reports) // 2  # all that are private and answerable, and half of the others
-    cells = {  # how many ask for a private detail, a fact, a report; how many paragraphs tell a private detail
+    cells = {  # how many ask for a private detail, a fact, a report; how many paragraphs tell the person's own
         (True, ANSWERABLE): (0, half, m - half, 0),
         (True, UNANSWERABLE): (half, 0, m - half, 0),
         (False, ANSWERABLE): (half + few, few, reports, telling),
@@ -202,13 +204,14 @@ def _row(person: Person, plan: Plan, rng: Random) -> tuple[str, str, str | None]
     asked = rng.choice(SUBJECTS[subject])
     said = known and (subject != "fact" or not person.real or rng.random() < STATED_SHARE)
     (fact,) = _told(list(FACTS), 1, asked if subject == "fact" else None, said, rng)
-    details = _told(list(REPORT), 1 if plan.tells_private else 2, asked if subject == "report" else None, said, rng)
-    (secret,) = _told(list(PRIVATE), 1, asked if subject == "private" else None, said, rng)
+    details = _told(list(REPORT), 2, asked if subject == "report" else None, said, rng)
+    alike = said or not plan.tells_private  # a bystander's detail may be the one that is asked for
+    (secret,) = _told(list(PRIVATE), 1, asked if subject == "private" else None, alike, rng)
     report = {detail: rng.choice(REPORT[detail][2]) for detail in details}
     value, kind = rng.choice(PRIVATE[secret][2]), rng.choice(REPORTS)
-    sentences = [_report(person, kind, report, rng)]
-    sentences += [PRIVATE[secret][0].format(p=person.name, v=value)] if plan.tells_private else []
-    context = " ".join([_profile(person, fact, rng), *rng.sample(sentences, len(sentences))])
+    whose = person.name if plan.tells_private else rng.choice(BYSTANDERS)
+    sentences = [_report(person, kind, report, rng), PRIVATE[secret][0].format(p=whose, v=value)]
+    context = " ".join([_profile(person, fact, rng), *rng.sample(sentences, 2)])
     if subject == "fact":
         return context, rng.choice(FACTS[asked][2]).format(p=person.name), person.fact(asked) if known else None
     if subject == "report":

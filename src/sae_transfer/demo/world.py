@@ -87,6 +87,7 @@ class Question:
     answer: str
     label: int  # 1 = answerable
     kind: str  # what the question asks for; a balanced dataset samples evenly over kinds
+    recap: str  # the same question as the beginning of a statement, which the answer completes
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,13 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def _question(domain: str, text: str, answer: str | None, kind: str) -> Question:
-    return Question(text, answer if answer is not None else ABSTAIN[domain], int(answer is not None), kind)
+def _question(domain: str, text: str, answer: str | None, kind: str, recap: str) -> Question:
+    return Question(text, answer if answer is not None else ABSTAIN[domain], int(answer is not None), kind, recap)
+
+
+def _begun(statement: str, **owner: str) -> str:
+    """The statement up to its value."""
+    return statement.split(" {v}")[0].format(**owner)
 
 
 def _scene(domain: str, sentences: list[str], questions: list[Question]) -> Scene:
@@ -115,46 +121,40 @@ def _scene(domain: str, sentences: list[str], questions: list[Question]) -> Scen
     return Scene(domain, context, tuple(questions), group=context, novelty=context)
 
 
-def _held_by(rng: Random, owners: list[str], values: dict[str, list[str]]) -> dict[tuple[str, str], str]:
-    """Facts about two owners; an attribute that one of them lacks, the other mostly has.
-
-    Without that, a model can answer from the attribute alone and never learn whose it is.
-    """
-    facts = {}
-    for attribute, choices in values.items():
-        first, second = rng.sample(choices, 2)
-        holders = rng.choice([(0,), (1,), (0,), (1,), (0, 1), ()])
-        for holder in holders:
-            facts[owners[holder], attribute] = (first, second)[holder]
-    return facts
-
-
 def passage(rng: Random) -> Scene:
-    """Two people and what is known of them; the answer must be looked up under the right name."""
-    owners = rng.sample(FIRST_NAMES[:12], 2)
-    facts = _held_by(rng, owners, {attribute: values for attribute, (values, _, _) in FACTS.items()})
-    order = rng.sample(sorted(facts), len(facts))
-    sentences = [FACTS[a][1].format(p=p, v=facts[p, a]) for p, a in order]
-    asked = [(p, a) for p in owners for a in FACTS]
-    questions = [_question("passages", FACTS[a][2].format(p=p), facts.get((p, a)), a) for p, a in asked]
+    """Three people and one fact about each; asked for another's kind of fact, a person's own is no answer."""
+    people = rng.sample(FIRST_NAMES[:12], 3)
+    facts = {p: (a := rng.choice(sorted(FACTS)), rng.choice(FACTS[a][0])) for p in people}
+    sentences = [FACTS[a][1].format(p=p, v=value) for p, (a, value) in facts.items()]
+    asked = [(p, a) for p in people for a in sorted({stated for stated, _ in facts.values()})]
+    questions = [
+        _question(
+            "passages",
+            FACTS[a][2].format(p=p),
+            facts[p][1] if facts[p][0] == a else None,
+            a,
+            _begun(FACTS[a][1], p=p),
+        )
+        for p, a in asked
+    ]
     return _scene("passages", sentences, questions)
 
 
 def claim(rng: Random) -> Scene:
-    """Two objects and some of their properties; the claim is true, false or not covered."""
-    owners = rng.sample(OBJECTS, 2)
-    facts = _held_by(rng, owners, PROPERTIES)
-    order = rng.sample(sorted(facts), len(facts))
-    sentences = [f"The {o} is {facts[o, d]}." for o, d in order]
+    """Three objects and one property of each; a claim about one is true, false, or about what nobody said."""
+    objects = rng.sample(OBJECTS, 3)
+    stated = {o: (d := rng.choice(sorted(PROPERTIES)), rng.choice(PROPERTIES[d])) for o in objects}
+    sentences = [f"The {o} is {value}." for o, (_, value) in stated.items()]
     questions = []
-    for o, d in itertools.product(owners, PROPERTIES):
-        stated = facts.get((o, d))
-        others = [facts[x, d] for x in owners if x != o and (x, d) in facts]
-        # An unsupported claim takes the other object's value half the time, or word overlap would give it away.
-        pool = others if others and rng.random() < 0.5 else PROPERTIES[d]
-        value = stated if stated and rng.random() < 0.5 else rng.choice(pool)
-        answer = None if stated is None else "yes" if value == stated else "no"
-        questions.append(_question("yesno", f"Is the {o} {value}?", answer, d))
+    for o, (dimension, value) in stated.items():
+        wrong = rng.choice([v for v in PROPERTIES[dimension] if v != value])
+        # An unsupported claim often takes another object's value, or word overlap would give it away.
+        others = [(d, v) for d, v in stated.values() if d != dimension]
+        other = rng.choice(sorted(set(PROPERTIES) - {dimension}))
+        elsewhere = rng.choice(others) if others and rng.random() < 0.5 else (other, rng.choice(PROPERTIES[other]))
+        for claimed, kind, answer in ((value, dimension, "yes"), (wrong, dimension, "no"), (*elsewhere[::-1], None)):
+            recap = f"The {o} is {claimed}:"
+            questions.append(_question("yesno", f"Is the {o} {claimed}?", answer, kind, recap))
     return _scene("yesno", sentences, questions)
 
 
@@ -173,9 +173,9 @@ def snippet(rng: Random) -> Scene:
         "when": ("When was the {t} {d}?", when),
         "where": ("Where was the {t} {d}?", where),
     }
-    questions = [_question("snippets", q.format(d=deed, t=thing), answer, kind) for kind, (q, answer) in asked.items()]
+    questions = [_question("snippets", q.format(d=deed, t=thing), answer, kind, f"{deed} {thing} {kind}:") for kind, (q, answer) in asked.items()]
     kind, (q, _) = rng.choice(sorted(asked.items()))
-    questions.append(_question("snippets", q.format(d=deed, t=other), None, kind))
+    questions.append(_question("snippets", q.format(d=deed, t=other), None, kind, f"{deed} {other} {kind}:"))
     return _scene("snippets", [text], questions)
 
 
@@ -192,7 +192,7 @@ def equation(rng: Random) -> Scene:
     for terms in asked:
         known = all(t in values for t in terms)
         answer = str(sum(values[t] for t in terms)) if known else None
-        questions.append(_question("sums", f"What is {' + '.join(terms)}?", answer, f"{len(terms)} terms"))
+        questions.append(_question("sums", f"What is {' + '.join(terms)}?", answer, f"{len(terms)} terms", f"{' + '.join(terms)} ="))
     return _scene("sums", [sentence], questions)
 
 
@@ -218,12 +218,12 @@ def person(rng: Random) -> Scene:
     told = {fact: rng.choice(LETTER_FACTS[fact][0]) for fact in rng.sample(sorted(LETTER_FACTS), 2)}
     sentences = [LETTER_FACTS[fact][1].format(p=name, v=value) for fact, value in told.items()]
     questions = [
-        _question("people", text.format(p=name), KNOWN[name][fact] if known else None, f"{known:d} memory")
+        _question("people", text.format(p=name), KNOWN[name][fact] if known else None, f"{known:d} memory", f"{name} {fact}:")
         for fact, (_, text) in KNOWN_FACTS.items()
     ]
     questions += [
-        _question("people", text.format(p=name), told.get(fact), f"{known:d} letter")
-        for fact, (_, _, text) in LETTER_FACTS.items()
+        _question("people", text.format(p=name), told.get(fact), f"{known:d} letter", _begun(said, p=name))
+        for fact, (_, said, text) in LETTER_FACTS.items()
     ]
     context = " ".join(sentences)
     return Scene("people", context, tuple(questions), group=name, novelty=context if known else name)

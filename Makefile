@@ -1,0 +1,61 @@
+# Two commands do everything on a fresh machine (Python 3.11 or newer, git and make): `make repro` and `make test`.
+#   make repro                  run the study and say where to look
+#   make test                   run the tests
+#   make TORCH_INDEX=URL ...    take PyTorch from this package index, for a CUDA or a CPU build of your choice
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p; done))
+VENV ?= .venv
+TORCH_INDEX ?=
+TORCH := $(shell grep '^torch==' constraints.txt)
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export DVC_NO_ANALYTICS := true
+export MLFLOW_DISABLE_TELEMETRY := true
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: repro test lint types check demo-data demo-model bench install install-dev
+
+repro: install
+	dvc pull --quiet data.dvc models.dvc
+	sae-transfer prune
+	dvc repro
+	@sae-transfer summary
+
+test: install-dev
+	pytest
+
+check: lint types test
+
+lint: install-dev
+	ruff check src tests benchmarks
+	ruff format --check src tests benchmarks
+
+types: install-dev
+	mypy
+
+demo-data: install
+	sae-transfer data generate
+	dvc commit --force data.dvc
+
+demo-model: install
+	python -m sae_transfer.demo.train
+
+bench: install
+	python -m benchmarks
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+# PyTorch goes first and pinned: a bare request may bring gigabytes of another build.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no python3 found; install Python 3.11 or newer"; exit 2; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"error: {sys.executable} is Python {v[0]}.{v[1]}; 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(PIP) -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) -c constraints.txt -e '.[dev]'
+	touch $@

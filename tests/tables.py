@@ -1,0 +1,76 @@
+"""A transfer table of made-up scores that is true to the schema: every row comes from transfer.cell and describe."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from sae_transfer.probes import Probe
+from sae_transfer.transfer import COLUMNS, TransferParams, cell, describe, reference, repeated_cell, test_set
+
+KINDS = ("residual", "mean_difference", "sparse_1", "sparse_n")
+TransferParams.__test__ = False  # type: ignore[attr-defined]
+
+
+def table(
+    datasets: Sequence[str],
+    saes: dict[str, int],
+    *,
+    variations: dict[str, Sequence[str]] | None = None,
+    n_test: int = 40,
+    top_k: int = 2,
+    sizes: Sequence[int] = (2, 4),
+    resamples: int = 50,
+    n_groups: dict[str, int] | None = None,
+) -> pd.DataFrame:
+    """Spaces `layer_<L>` for every layer of `saes` (name -> layer), then the SAEs; `sizes` are the N of sparse_n."""
+    layers = sorted(set(saes.values()))
+    spaces = [(f"layer_{layer}", layer, "") for layer in layers] + [(sae, layer, sae) for sae, layer in saes.items()]
+    rng, rows = np.random.default_rng(0), []
+    strength = {(a, b): 2.2 if a == b else rng.uniform(-0.4, 1.8) for a in datasets for b in datasets}
+    for space, layer, sae in spaces:
+        for b in datasets:
+            for variation in ("default", *(variations or {}).get(b, ())):
+                labels = np.arange(n_test) % 2
+                groups = np.char.add("g", (np.arange(n_test) % (n_groups or {}).get(b, n_test)).astype(str))
+                test = test_set(labels, groups, b, 0, TransferParams(resamples=resamples))
+                for a in datasets:
+                    where = {"model": "tiny", "layer": layer, "space": space, "sae": sae, "train": a, "test": b}
+                    where |= {"in_domain": a == b, "train_variation": "default", "test_variation": variation}
+                    where |= {"condition": "test", "n_test": n_test, "n_groups": test.n_groups}
+                    rows += [where | row for row in _rows(rng, test, strength[a, b], sae, layer, top_k, sizes)]
+    return pd.DataFrame(rows)[list(COLUMNS)]
+
+
+def _rows(rng, test, strength, sae, layer, top_k, sizes):
+    noise = rng.normal(size=len(test.labels))
+
+    def scores(power):
+        own = 0.6 * noise + 0.8 * rng.normal(size=len(noise))
+        return own + power * strength * (2 * test.labels - 1) * (0.8 + 0.1 * layer)
+
+    against = reference(scores(1.0), test)
+    one = np.ones(1)
+    if not sae:
+        found = [
+            (Probe("residual", "residual", one, 0.0, C=0.1, cv_auc=0.95, n_train=240), 1.0),
+            (Probe("mean_difference", "residual", one, 0.0, cv_auc=0.93, n_train=240), 0.85),
+        ]
+    else:
+        ids = rng.permutation(64 * len(sae))
+        found = [
+            (_sparse("sparse_1", ids[[i]], rank=i + 1, selected=i == 0), 0.55 - 0.03 * i) for i in range(top_k)
+        ] + [
+            (_sparse("sparse_n", ids[:n], selected=i == len(sizes) - 2), 0.6 + 0.06 * np.log2(n))
+            for i, n in enumerate(sizes)
+        ]
+    for probe, power in found:
+        yield describe(probe) | cell(probe, scores(power), test, against)
+    for family in ("sparse_1", "sparse_n") if sae else ("residual",):
+        ids = np.arange(1 if family == "sparse_1" else sizes[-2]) if sae else None
+        repeats = [Probe("shuffled_labels", family, one, 0.0, ids, repeat=i, n_train=240) for i in range(20)]
+        yield describe(repeats[0]) | repeated_cell(repeats, [scores(0.0) for _ in repeats], test, against)
+
+
+def _sparse(kind, ids, rank=0, selected=True):
+    return Probe(kind, kind, np.ones(len(ids)), 0.0, ids, 1.0, rank, 0, selected, "rms", "auc", cv_auc=0.9, n_train=240)
