@@ -38,11 +38,11 @@ def table(
                     where = {"model": "tiny", "layer": layer, "space": space, "sae": sae, "train": a, "test": b}
                     where |= {"in_domain": a == b, "train_variation": "default", "test_variation": variation}
                     where |= {"condition": "test", "n_test": n_test, "n_groups": test.n_groups}
-                    rows += [where | row for row in _rows(rng, test, strength[a, b], sae, layer, top_k, sizes)]
+                    rows += [where | row for row in _rows(rng, test, a, strength[a, b], sae, layer, top_k, sizes)]
     return pd.DataFrame(rows)[list(COLUMNS)]
 
 
-def _rows(rng, test, strength, sae, layer, top_k, sizes):
+def _rows(rng, test, train, strength, sae, layer, top_k, sizes):
     noise = rng.normal(size=len(test.labels))
 
     def scores(power):
@@ -57,7 +57,7 @@ def _rows(rng, test, strength, sae, layer, top_k, sizes):
             (Probe("mean_difference", "residual", one, 0.0, cv_auc=0.93, n_train=240), 0.85),
         ]
     else:
-        ids = rng.permutation(64 * len(sae))
+        ids = np.random.default_rng(len(sae) + sum(map(ord, train))).permutation(64)
         found = [
             (_sparse("sparse_1", ids[[i]], rank=i + 1, selected=i == 0), 0.55 - 0.03 * i) for i in range(top_k)
         ] + [
@@ -69,7 +69,7 @@ def _rows(rng, test, strength, sae, layer, top_k, sizes):
     for family in ("sparse_1", "sparse_n") if sae else ("residual",):
         ids = np.arange(1 if family == "sparse_1" else sizes[-2]) if sae else None
         repeats = [Probe("shuffled_labels", family, one, 0.0, ids, repeat=i, n_train=240) for i in range(20)]
-        yield describe(repeats[0]) | repeated_cell(repeats, [scores(0.0) for _ in repeats], test, against)
+        yield describe(repeats[0]) | repeated_cell(repeats, list(rng.normal(size=(20, len(noise)))), test, against)
 
 
 def _sparse(kind, ids, rank=0, selected=True):

@@ -50,6 +50,11 @@ def headline(table: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["selected"]]
 
 
+def datasets(table: pd.DataFrame) -> list[str]:
+    """The names in study order. Tables are written by test set, so that order survives a missing row."""
+    return list(dict.fromkeys([*table["test"], *table["train"]]))
+
+
 def kinds(table: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """(space, key) in the table's order."""
     yield from keyed(table)[["space", "key"]].drop_duplicates().itertuples(index=False, name=None)
@@ -100,7 +105,7 @@ class Value:
 def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
     if np.isnan(value):
         return MISSING
-    shown = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    shown = f"{value:+.{digits}f}" if signed and value else f"{value:.{digits}f}"
     return shown.replace("-", MINUS)
 
 
@@ -136,27 +141,25 @@ def grid(table: pd.DataFrame, space: str, key: str, column: str = "auc") -> Grid
     rows = headline(table)
     rows = rows[(rows["space"] == space) & (rows["key"] == key)]
     by_pair = {(row["train"], row["test"]): row for row in rows.to_dict("records")}
-    trains, tests = list(table["train"].unique()), list(table["test"].unique())
-    values = [[_value(by_pair.get((a, b)), column) for b in tests] for a in trains]
+    names = datasets(table)
+    values = [[value(by_pair.get((a, b)), column) for b in names] for a in names]
     return Grid(
         space,
         key,
-        [_side(a, [by_pair[pair] for pair in by_pair if pair[0] == a], "n_train") for a in trains],
-        [_side(b, [by_pair[pair] for pair in by_pair if pair[1] == b], "n_test") for b in tests],
+        [_side(a, [by_pair[pair] for pair in by_pair if pair[0] == a], "n_train") for a in names],
+        [_side(b, [by_pair[pair] for pair in by_pair if pair[1] == b], "n_test") for b in names],
         values,
     )
 
 
-def value(row: dict[Any, Any], column: str) -> Value:
+def value(row: dict[Any, Any] | None, column: str) -> Value:
     """One number of a row of the transfer table, with its interval where it has one, and its own part of `reason`."""
+    if row is None:
+        return Value(np.nan, np.nan, np.nan, "not measured")
     low, high = (row[bound] for bound in INTERVALS[column]) if column in INTERVALS else (np.nan, np.nan)
     parts = [part for part in str(row["reason"]).split("; ") if part.startswith(f"{column}: ")]
     reason = parts[0].removeprefix(f"{column}: ") if parts else ""
     return Value(float(row[column]), float(low), float(high), reason, signed=column.startswith("delta"))
-
-
-def _value(row: dict[Any, Any] | None, column: str) -> Value:
-    return Value(np.nan, np.nan, np.nan, "not measured") if row is None else value(row, column)
 
 
 def _side(dataset: str, rows: list[dict[Any, Any]], size: str) -> Side:

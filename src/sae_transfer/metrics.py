@@ -73,7 +73,8 @@ def weighted_auc(sorted_scores: Ties, labels: ArrayLike, weights: ArrayLike) -> 
     seen = np.cumsum(below, axis=1)
     total = above.sum(axis=1) * below.sum(axis=1)
     wins = (above * (seen - below / 2)).sum(axis=1)
-    return np.divide(wins, total, out=np.full(len(total), np.nan), where=total > 0)
+    areas: Floats = np.divide(wins, total, out=np.full(len(total), np.nan), where=total > 0)
+    return areas
 
 
 def group_weights(groups: ArrayLike, resamples: int, rng: np.random.Generator) -> Floats:
@@ -129,7 +130,8 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
 def weighted_accuracy(probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> Floats:
     """`accuracy` under each of R weightings [R, n] of the rows."""
     weights = np.asarray(weights, dtype=np.float64)
-    return weights @ _right(probabilities, labels) / weights.sum(axis=1)
+    shares: Floats = weights @ _right(probabilities, labels) / weights.sum(axis=1)
+    return shares
 
 
 def threshold_metrics(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:

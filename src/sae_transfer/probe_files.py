@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sae_transfer.probes import Probe
+from sae_transfer.records import UserError
 from sae_transfer.store import read_arrays, read_json, write_arrays, write_json
 
 ARRAYS = ("weights", "feature_ids")
@@ -31,9 +32,15 @@ def read(folder: Path) -> list[Probe]:
         UserError: a file is missing or damaged.
     """
     arrays, _ = read_arrays(folder / "probes.safetensors")
-    probes = []
-    for i, about in enumerate(read_json(folder / "probes.json")):
-        fields: dict[str, Any] = {key: np.nan if value is None else value for key, value in about.items()}
-        fields |= {name: arrays.get(f"{i}.{name}") for name in ARRAYS}
-        probes.append(Probe(**fields))
-    return probes
+    described = read_json(folder / "probes.json")
+    try:
+        return [_probe(about, arrays, i) for i, about in enumerate(described)]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder}: probes.json and probes.safetensors do not fit ({error}); delete them and run `dvc repro`"
+        ) from None
+
+
+def _probe(about: dict[str, Any], arrays: dict[str, np.ndarray], i: int) -> Probe:
+    fields: dict[str, Any] = {key: np.nan if value is None else value for key, value in about.items()}
+    return Probe(**fields, weights=arrays[f"{i}.weights"], feature_ids=arrays.get(f"{i}.feature_ids"))

@@ -100,7 +100,7 @@ Method = Callable[[Training, int], list[Probe]]
 def fit_logistic(X: NDArray[Any], labels: NDArray[np.int_], C: float, start: Floats | None = None) -> Floats:
     """L2-regularised logistic regression, scikit-learn's objective: C * sum(log loss) + |w|^2 / 2, the bias free.
 
-    Newton's method with step halving; where d > n it works in the n-dimensional row space, which holds the optimum.
+    Newton's method with step halving. Columns should be of comparable size (`standardised` and `rms_scaled` see to it).
 
     Args:
         X: [n, d].
@@ -111,14 +111,8 @@ def fit_logistic(X: NDArray[Any], labels: NDArray[np.int_], C: float, start: Flo
     Returns:
         [d + 1], the weights and then the bias.
     """
-    X = np.asarray(X, dtype=np.float64)
-    if X.shape[1] > X.shape[0]:
-        basis, coordinates = linalg.qr(X.T, mode="economic")
-        inside = None if start is None else np.r_[basis.T @ start[:-1], start[-1]]
-        solution = fit_logistic(coordinates.T, labels, C, inside)
-        return np.r_[basis @ solution[:-1], solution[-1]]
-    X1 = np.c_[X, np.ones(len(X))]
-    penalty = np.r_[np.full(X.shape[1], 1 / C), 1e-12]
+    X1 = np.c_[np.asarray(X, dtype=np.float64), np.ones(len(X))]
+    penalty = np.r_[np.full(X1.shape[1] - 1, 1 / C), 1e-12]
     w = np.zeros(X1.shape[1]) if start is None else start
 
     def loss(w: Floats) -> float:
@@ -155,7 +149,8 @@ def standardised(X: NDArray[Any], labels: NDArray[np.int_], C: Sequence[float]) 
     """
     X = np.asarray(X, dtype=np.float64)
     mean, deviation = X.mean(axis=0), X.std(axis=0)
-    factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    varies = X.min(axis=0) < X.max(axis=0)  # rounding gives a constant column a tiny deviation
+    factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
     fits = _path((X - mean) * factor, labels, C)
     return [(w[:-1] * factor, float(w[-1] - (w[:-1] * factor) @ mean)) for w in fits]
 
@@ -169,10 +164,15 @@ def rms_scaled(X: NDArray[Any], labels: NDArray[np.int_], C: Sequence[float]) ->
 
 
 def _path(X: Floats, labels: NDArray[np.int_], C: Sequence[float]) -> list[Floats]:
+    """`fit_logistic` for each C; where d > n in the n-dimensional row space, which holds every optimum."""
+    basis, columns = None, X
+    if X.shape[1] > X.shape[0]:
+        basis, coordinates = linalg.qr(X.T, mode="economic")
+        columns = np.asarray(coordinates.T, dtype=np.float64)
     fits: list[Floats] = []
     for c in C:
-        fits.append(fit_logistic(X, labels, c, fits[-1] if fits else None))
-    return fits
+        fits.append(fit_logistic(columns, labels, c, fits[-1] if fits else None))
+    return fits if basis is None else [np.r_[basis @ w[:-1], w[-1]] for w in fits]
 
 
 def residual(train: Training, seed: int, params: ProbeParams) -> list[Probe]:
@@ -182,7 +182,7 @@ def residual(train: Training, seed: int, params: ProbeParams) -> list[Probe]:
         [auc(_linear(test.X, fit), test.labels) for fit in standardised(rest.X, rest.labels, grid)]
         for rest, test in train.folded(params.n_folds, seed)
     ]
-    C = grid[int(np.argmax(np.mean(areas, axis=0)))]
+    C = grid[int(np.argmax(_mean_over_folds(areas)))]
     weights, bias = standardised(train.X, train.labels, [C])[0]
     return [Probe("residual", "residual", weights, bias, C=C, scaling="standard")]
 
@@ -222,9 +222,9 @@ def sparse_probes(train: Training, seed: int, params: ProbeParams) -> list[Probe
         raise UserError(f"no feature fires on {MIN_ROWS} of {len(train)} training rows; is this SAE the model's?")
     best = ranking.feature_ids
     grid, sizes = sorted(params.C), [n for n in sorted(params.N) if n <= len(best)] or [len(best)]
-    areas = np.array(
+    areas = _mean_over_folds(
         [_areas(rest, test, seed, params, sizes, grid) for rest, test in train.folded(params.n_folds, seed)]
-    ).mean(axis=0)
+    )
     selected = int(np.argmax(areas.max(axis=1)))
     many = [
         sparse_n(train, best[:n], grid[int(np.argmax(areas[i]))], selected=i == selected) for i, n in enumerate(sizes)
@@ -263,6 +263,12 @@ def _areas(
         [auc(_linear(unseen[:, :n], fit), test.labels) for fit in rms_scaled(X[:, :n], rest.labels, grid)]
         for n in sizes
     ]
+
+
+def _mean_over_folds(areas: Any) -> Floats:
+    """Means over the first axis, rounded so that the order of a sum's terms never breaks a tie."""
+    means: Floats = np.round(np.mean(areas, axis=0, dtype=np.float64), 12)
+    return means
 
 
 def shuffled_residual(train: Training, seed: int, params: ProbeParams, C: float) -> list[Probe]:
@@ -339,5 +345,5 @@ def _linear(X: Matrix, fit: tuple[Floats, float]) -> Floats:
 
 
 def _dense(X: Matrix, feature_ids: Ints) -> NDArray[Any]:
-    chosen = X[:, feature_ids]
-    return chosen.toarray() if sparse.issparse(chosen) else np.asarray(chosen)
+    chosen: Any = X[:, feature_ids]
+    return chosen if isinstance(chosen, np.ndarray) else np.asarray(chosen.toarray())

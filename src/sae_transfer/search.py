@@ -56,9 +56,9 @@ def rank_features(features: sparse.csr_array, labels: NDArray[np.int_], folds: N
         folds: [n], the fold that each row is held out in; every fold needs both classes.
 
     Raises:
-        ValueError: a negative activation.
+        ValueError: an activation that is negative or not finite.
     """
-    columns = features.tocsc()
+    columns = _checked(features)
     firing = np.diff(columns.indptr)
     ids = np.flatnonzero(firing >= MIN_ROWS)
     nonzeros = entries(columns[:, ids])
@@ -70,7 +70,7 @@ def rank_features(features: sparse.csr_array, labels: NDArray[np.int_], folds: N
         aucs[i] = _signed_auc(nonzeros, len(ids), labels, held_out, np.sign(scale))
         losses[i] = _log_loss(nonzeros, len(ids), labels, held_out, scale, bias)
     mean_auc, mean_loss = aucs.mean(axis=0), losses.mean(axis=0)
-    best = np.lexsort((ids, mean_loss, -mean_auc))
+    best = np.lexsort((ids, np.round(mean_loss, 9), -np.round(mean_auc, 12)))  # rounding error must not break a tie
     return Ranking(ids[best], mean_auc[best], mean_loss[best], firing[ids][best] / len(labels))
 
 
@@ -78,15 +78,22 @@ def entries(features: sparse.sparray) -> Entries:
     """The non-zeros of some columns [n, m], in the order that the search works through them.
 
     Raises:
-        ValueError: a negative activation.
+        ValueError: an activation that is negative or not finite.
     """
-    columns = sparse.csc_array(features)
+    columns = _checked(features)
     column = np.repeat(np.arange(columns.shape[1]), np.diff(columns.indptr))
     value = columns.data.astype(np.float64)
-    if len(value) and value.min() < 0:
-        raise ValueError("SAE activations must not be negative")
     order = np.lexsort((value, column))
     return Entries(column[order], columns.indices[order].astype(np.int64), value[order])
+
+
+def _checked(features: sparse.sparray) -> sparse.csc_array:
+    """A copy by columns without stored zeros, which would pass for a feature that fires."""
+    columns = sparse.csc_array(features, copy=True)
+    columns.eliminate_zeros()
+    if not (np.isfinite(columns.data) & (columns.data > 0)).all():
+        raise ValueError("SAE activations must be finite and not negative")
+    return columns
 
 
 def _kept(nonzeros: Entries, rows: NDArray[np.bool_]) -> Entries:

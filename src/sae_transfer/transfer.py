@@ -97,7 +97,13 @@ def cell(probe: Probe, scores: Floats, test: TestSet, residual: Reference) -> di
         "delta_residual": delta.value,
         "delta_low": delta.low,
         "delta_high": delta.high,
-        "reason": _reasons(auc=area.reason, auc_train_sd="trained once", delta_residual=delta.reason),
+        "reason": _reasons(
+            auc=area.reason,
+            accuracy=share.reason,
+            auc_train_sd="trained once",
+            cv_auc="no fold trained this probe" if np.isnan(probe.cv_auc) else "",
+            delta_residual=delta.reason,
+        ),
     }
 
 

@@ -8,7 +8,7 @@ from sae_transfer.records import ANSWERABLE, UNANSWERABLE, Row, stable_hash
 
 
 def generate(domain: str, n: int, seed: int) -> list[Row]:
-    """n rows of one domain, balanced: one answerable and one unanswerable question about each of n/2 contexts.
+    """Balanced rows of one domain: one answerable and one unanswerable question about each of n/2 contexts.
 
     The kind of question (which attribute, which role) is drawn evenly for either label, so that it says little.
     """

@@ -35,7 +35,7 @@ LAST_NAMES = (
     "Quist Ricci Santos Tanaka Ulrich Vega Weber Young Zhang Arden Brook Carver Dalton Ellis"
 ).split()
 CITIES = "Athens Berlin Cairo Lisbon London Madrid Oslo Paris Rome Tokyo".split()
-# Owner and value stand two words apart in every fact: a small model binds at a fixed distance many times faster.
+# Owner and value stand two words apart in every fact: as far as the model's local layers see.
 FACTS = {  # attribute: (values, the statement, the question)
     "city": (CITIES, "{p} likes {v}.", "Which city does {p} like?"),
     "food": (
@@ -87,7 +87,8 @@ class Question:
     answer: str
     label: int  # 1 = answerable
     kind: str  # what the question asks for; a balanced dataset samples evenly over kinds
-    recap: str  # the same question as the beginning of a statement, which the answer completes
+    recap: str  # the look-up alone: the beginning of a statement
+    completion: str  # the word that completes the recap
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,13 @@ def _hash(text: str) -> int:
 
 
 def _question(domain: str, text: str, answer: str | None, kind: str, recap: str) -> Question:
-    return Question(text, answer if answer is not None else ABSTAIN[domain], int(answer is not None), kind, recap)
+    said = answer if answer is not None else ABSTAIN[domain]
+    return Question(text, said, int(answer is not None), kind, recap, said)
 
 
-def _begun(statement: str, **owner: str) -> str:
+def _begun(statement: str, owner: str) -> str:
     """The statement up to its value."""
-    return statement.split(" {v}")[0].format(**owner)
+    return statement.split(" {v}")[0].format(p=owner)
 
 
 def _scene(domain: str, sentences: list[str], questions: list[Question]) -> Scene:
@@ -122,39 +124,43 @@ def _scene(domain: str, sentences: list[str], questions: list[Question]) -> Scen
 
 
 def passage(rng: Random) -> Scene:
-    """Three people and one fact about each; asked for another's kind of fact, a person's own is no answer."""
-    people = rng.sample(FIRST_NAMES[:12], 3)
-    facts = {p: (a := rng.choice(sorted(FACTS)), rng.choice(FACTS[a][0])) for p in people}
+    """Three people and a fact about each, of two kinds; what is told of others, or is not told of one, is no answer."""
+    people, strangers = (names := rng.sample(FIRST_NAMES[:12], 5))[:3], names[3:]
+    kinds = rng.sample(sorted(FACTS), rng.randint(1, 2))  # with one kind, only the name tells the values apart
+    facts = {p: (a := rng.choice(kinds), rng.choice(FACTS[a][0])) for p in people}
     sentences = [FACTS[a][1].format(p=p, v=value) for p, (a, value) in facts.items()]
-    asked = [(p, a) for p in people for a in sorted({stated for stated, _ in facts.values()})]
-    questions = [
-        _question(
-            "passages",
-            FACTS[a][2].format(p=p),
-            facts[p][1] if facts[p][0] == a else None,
-            a,
-            _begun(FACTS[a][1], p=p),
-        )
-        for p, a in asked
-    ]
+    questions = []
+    for p, a in itertools.product([*people, *strangers], kinds):
+        stated, value = facts.get(p, (None, None))
+        answer = value if stated == a else None
+        questions.append(_question("passages", FACTS[a][2].format(p=p), answer, a, _begun(FACTS[a][1], p)))
     return _scene("passages", sentences, questions)
 
 
 def claim(rng: Random) -> Scene:
-    """Three objects and one property of each; a claim about one is true, false, or about what nobody said."""
-    objects = rng.sample(OBJECTS, 3)
-    stated = {o: (d := rng.choice(sorted(PROPERTIES)), rng.choice(PROPERTIES[d])) for o in objects}
+    """Three objects and a property of each; a claim about one is true, false, or about what nobody said."""
+    *objects, absent = rng.sample(OBJECTS, 4)
+    kinds = rng.sample(sorted(PROPERTIES), rng.randint(1, 2))
+    stated = {o: (d := rng.choice(kinds), rng.choice(PROPERTIES[d])) for o in objects}
     sentences = [f"The {o} is {value}." for o, (_, value) in stated.items()]
-    questions = []
+    claims: list[tuple[str, str, str, str | None]] = []
     for o, (dimension, value) in stated.items():
         wrong = rng.choice([v for v in PROPERTIES[dimension] if v != value])
-        # An unsupported claim often takes another object's value, or word overlap would give it away.
+        # The unsupported claims reuse stated values, or word overlap would give them away.
         others = [(d, v) for d, v in stated.values() if d != dimension]
-        other = rng.choice(sorted(set(PROPERTIES) - {dimension}))
-        elsewhere = rng.choice(others) if others and rng.random() < 0.5 else (other, rng.choice(PROPERTIES[other]))
-        for claimed, kind, answer in ((value, dimension, "yes"), (wrong, dimension, "no"), (*elsewhere[::-1], None)):
-            recap = f"The {o} is {claimed}:"
-            questions.append(_question("yesno", f"Is the {o} {claimed}?", answer, kind, recap))
+        claims += [(o, dimension, value, "yes"), (o, dimension, wrong, "no"), (absent, dimension, value, None)]
+        claims += [(o, *rng.choice(others), None)] if others else []
+    questions = [
+        Question(
+            text=f"Is the {o} {value}?",
+            answer=answer or ABSTAIN["yesno"],
+            label=int(answer is not None),
+            kind=dimension,
+            recap=f"The {o} is",
+            completion=stated[o][1] if o in stated else ABSTAIN["yesno"],
+        )
+        for o, dimension, value, answer in claims
+    ]
     return _scene("yesno", sentences, questions)
 
 
@@ -173,9 +179,12 @@ def snippet(rng: Random) -> Scene:
         "when": ("When was the {t} {d}?", when),
         "where": ("Where was the {t} {d}?", where),
     }
-    questions = [_question("snippets", q.format(d=deed, t=thing), answer, kind, f"{deed} {thing} {kind}:") for kind, (q, answer) in asked.items()]
-    kind, (q, _) = rng.choice(sorted(asked.items()))
-    questions.append(_question("snippets", q.format(d=deed, t=other), None, kind, f"{deed} {other} {kind}:"))
+    about = [(thing, kind, answer) for kind, (_, answer) in asked.items()]
+    about.append((other, rng.choice(sorted(asked)), None))
+    questions = [
+        _question("snippets", asked[kind][0].format(d=deed, t=t), answer, kind, f"{deed} {t} {kind}:")
+        for t, kind, answer in about
+    ]
     return _scene("snippets", [text], questions)
 
 
@@ -192,7 +201,8 @@ def equation(rng: Random) -> Scene:
     for terms in asked:
         known = all(t in values for t in terms)
         answer = str(sum(values[t] for t in terms)) if known else None
-        questions.append(_question("sums", f"What is {' + '.join(terms)}?", answer, f"{len(terms)} terms", f"{' + '.join(terms)} ="))
+        expression = " + ".join(terms)
+        questions.append(_question("sums", f"What is {expression}?", answer, f"{len(terms)} terms", f"{expression} ="))
     return _scene("sums", [sentence], questions)
 
 
@@ -218,12 +228,14 @@ def person(rng: Random) -> Scene:
     told = {fact: rng.choice(LETTER_FACTS[fact][0]) for fact in rng.sample(sorted(LETTER_FACTS), 2)}
     sentences = [LETTER_FACTS[fact][1].format(p=name, v=value) for fact, value in told.items()]
     questions = [
-        _question("people", text.format(p=name), KNOWN[name][fact] if known else None, f"{known:d} memory", f"{name} {fact}:")
+        _question(
+            "people", text.format(p=name), KNOWN[name][fact] if known else None, f"{known:d} memory", f"{name} {fact}:"
+        )
         for fact, (_, text) in KNOWN_FACTS.items()
     ]
     questions += [
-        _question("people", text.format(p=name), told.get(fact), f"{known:d} letter", _begun(said, p=name))
-        for fact, (_, said, text) in LETTER_FACTS.items()
+        _question("people", text.format(p=name), told.get(fact), f"{known:d} letter", _begun(statement, name))
+        for fact, (_, statement, text) in LETTER_FACTS.items()
     ]
     context = " ".join(sentences)
     return Scene("people", context, tuple(questions), group=name, novelty=context if known else name)

@@ -19,6 +19,7 @@ class StudyParams(Params):
 
     datasets: tuple[str, ...]
     saes: tuple[str, ...]
+    saes_identity: str
 
 
 def layer_of(space: str, params: Mapping[str, Any]) -> int:

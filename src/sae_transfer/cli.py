@@ -1,0 +1,81 @@
+"""What a person types: `sae-transfer COMMAND`. `dvc repro` runs the study; these commands look after it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sae_transfer import config, paths, store
+from sae_transfer.records import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+data = typer.Typer(no_args_is_help=True, help="Datasets under data/.")
+app.add_typer(data, name="data")
+
+
+@data.command("generate")
+def generate() -> None:
+    """Write the generated datasets: data/demo (the micro-world) and data/paper (equation, celebrity)."""
+    from sae_transfer.datasets import generated
+
+    for path, rows in generated.everything(int(config.read()["seed"])):
+        store.write_text(path, generated.as_jsonl(rows))
+        print(f"{path}: {len(rows)} rows")
+
+
+@app.command()
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+) -> None:
+    """Delete outputs of datasets, SAEs and layers that params.yaml no longer names."""
+    import shutil
+
+    for path in _leftovers(config.read()):
+        print(f"{'would delete' if dry_run else 'deleting'} {path}")
+        if not dry_run:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _leftovers(params: dict[str, Any]) -> list[Path]:
+    study = params["study"]
+    spaces = {*study["saes"], *(f"layer_{layer}" for layer in params["model"]["layers"])}
+    datasets, defined = set(study["datasets"]), set(params["datasets"])
+    named = {
+        paths.PROMPTS: defined,
+        paths.ACTIVATIONS: datasets,
+        paths.FEATURES: datasets,
+        paths.PROBES: spaces,
+        paths.SCORES: spaces,
+        paths.TRANSFER: spaces,
+    } | {paths.PROBES / space: datasets for space in spaces}
+    return [path for folder, names in named.items() for path in _others(folder, names)]
+
+
+def _others(folder: Path, names: set[str]) -> list[Path]:
+    present = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in present if path.name.split(".")[0] not in names]
+
+
+@app.command()
+def summary() -> None:
+    """Say in a few lines what the last `dvc repro` found, and where to look."""
+    for space, kinds in store.read_json(paths.RESULTS / "metrics.json").items():
+        for kind, scores in kinds.items():
+            if "auc_ood" in scores:
+                inside, outside = (f"{scores[name] or float('nan'):.3f}" for name in ("auc_in_domain", "auc_ood"))
+                print(f"{space:>12}  {kind:<16} mean AUC in domain {inside}, out of domain {outside}")
+    print(f"\nresults/transfer.csv holds every number; open {paths.REPORT / 'index.html'} in a browser.")
+
+
+def main() -> None:
+    """Runs the command; a person's mistake is one line on stderr and exit code 2, with --debug its traceback too."""
+    debug = "--debug" in sys.argv
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    try:
+        app(args=arguments)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,50 @@
+"""Trains the demo's language model and its SAEs: `make demo-model`. Seeded, and resumed by running it again."""
+
+from pathlib import Path
+
+import torch
+from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
+
+from sae_transfer.demo import corpus, model, saes
+from sae_transfer.prompts import TEMPLATES
+from sae_transfer.store import write_json
+
+FOLDER = Path("models/demo")
+WORK = Path("models/.training")
+
+
+def main() -> None:
+    tokenizer = corpus.build_tokenizer()
+    language_model = model.train(WORK / "model.pt", tokenizer)
+    language_model.save_pretrained(FOLDER / "model")
+    tokenizer.save_pretrained(FOLDER / "model")
+    accuracies = {
+        name: model.accuracy(language_model, tokenizer, 1000, templates)
+        for name, templates in (("default template", ["default"]), ("all templates", sorted(TEMPLATES)))
+    }
+    for name, table in accuracies.items():
+        print(f"{name}: {model.table(table)}")
+    write_json(FOLDER / "accuracy.json", accuracies)
+    train_saes(language_model, tokenizer)
+
+
+def train_saes(language_model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Trains the SAEs that are not there yet, and measures all of them."""
+    folder = FOLDER / "saes"
+    training, held_out = (
+        saes.prompts(n, held_out=kept) for n, kept in ((saes.TRAINING_PROMPTS, False), (saes.HELD_OUT_PROMPTS, True))
+    )
+    report = {}
+    for name, recipe in saes.RECIPES.items():
+        if not (folder / name / "cfg.json").exists():
+            torch.manual_seed(saes.SEED)
+            saes.train(recipe, saes.streams(language_model, tokenizer, recipe.layer, training), name, folder)
+        report[name] = saes.quality(
+            recipe, name, folder, saes.streams(language_model, tokenizer, recipe.layer, held_out)
+        )
+        print(name, report[name])
+    write_json(FOLDER / "saes.json", report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""What all figures share: type, colours, markers, the panels of a figure, and its legend."""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+
+from sae_transfer import cells
+
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "sae-transfer",  # without it, ids are random and no two files are equal
+}
+COLOURS = {"residual": "#0072B2", "mean_difference": "#56B4E9", "sparse_1": "#D55E00", "sparse_n": "#E69F00"}
+OTHER_COLOURS = ("#009E73", "#CC79A7", "#7F7F7F", "#000000")
+MARKERS = "osD^vPX*<>ph"
+
+
+def legend(figure: Figure, handles: list[Line2D], title: str | None = None) -> None:
+    columns = max(1, int(figure.get_figwidth() / 2.6))
+    figure.legend(handles=handles, loc="outside lower center", fontsize=8, ncols=columns, title=title)
+
+
+def tints(rows: pd.DataFrame) -> dict[str, str]:
+    unnamed = iter(OTHER_COLOURS * len(rows))
+    return {str(key): COLOURS.get(str(key)) or next(unnamed) for key in rows["key"].unique()}
+
+
+def panels(rows: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, tuple[str, pd.DataFrame]]]]:
+    """A figure with a titled panel for each SAE (two a row), and those panels with their rows."""
+    parts = cells.panels(rows)
+    columns = min(len(parts), 2)
+    lines = -(-len(parts) // columns)
+    figure = Figure(
+        figsize=(max(3.9 * columns, 6), 3.3 * lines + 0.8), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    )
+    grid = figure.subplots(lines, columns, squeeze=False).flat
+    panels = list(zip(grid, parts, strict=False))
+    for axes in list(grid)[len(parts) :]:
+        axes.set_visible(False)
+    for axes, (title, _) in panels:
+        axes.set_title(title, fontweight="bold")
+    return figure, panels

@@ -1,0 +1,113 @@
+"""Every figure is made, equal tables give equal bytes, and numbers are shown as what they are."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sae_transfer import cells, figures
+from sae_transfer.figures.comparisons import _apart
+from tables import table
+
+
+@pytest.fixture(scope="module")
+def study():
+    return table(["alpha", "beta", "gamma"], {"narrow_2": 2}, variations={"beta": ["terse"]})
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_draw_gives_a_heatmap_for_every_kind_a_difference_for_every_rival_and_the_comparisons(study):
+    names = [name for name, _ in figures.draw(study)]
+    kinds = ["layer_2_residual", "layer_2_mean_difference", "layer_2_shuffled_labels_residual"]
+    kinds += ["narrow_2_sparse_1", "narrow_2_sparse_n"]
+    kinds += ["narrow_2_shuffled_labels_sparse_1", "narrow_2_shuffled_labels_sparse_n"]
+    rivals = ["layer_2_mean_difference", "narrow_2_sparse_1", "narrow_2_sparse_n"]
+    expected = [f"heatmap_{kind}" for kind in kinds] + [f"difference_{kind}" for kind in rivals]
+    assert sorted(names) == sorted([*expected, "in_domain_vs_ood", "auc_by_n", "variations_beta"])
+
+
+@pytest.mark.parametrize("draw", [figures.in_domain_vs_ood, lambda t: figures.heatmap(t, "narrow_2", "sparse_1")])
+def test_equal_tables_give_equal_bytes(study, draw, tmp_path):
+    for folder in ("one", "two"):
+        figures.save(draw(study), tmp_path / folder, "x")
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["x.png", "x.svg"]
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_heatmap_shows_the_selected_rows_under_the_own_template_at_full_size(study):
+    smaller = study.assign(n_train=60, auc=0.123)
+    both = pd.concat([study, smaller], ignore_index=True)
+    shown = texts(figures.heatmap(both, "narrow_2", "sparse_n"))
+    row = study[(study["space"] == "narrow_2") & (study["probe"] == "sparse_n") & study["selected"]]
+    row = row[(row["train"] == "alpha") & (row["test"] == "beta") & (row["test_variation"] == "default")].iloc[0]
+    assert shown[2] == f"{row['auc']:.2f}"
+    assert shown[3] == f"{row['auc_low']:.2f}–{row['auc_high']:.2f}"
+    assert "0.12" not in shown
+
+
+def test_bold_marks_the_differences_whose_interval_excludes_zero(study):
+    grid = cells.grid(study, "narrow_2", "sparse_1", "delta_residual")
+    figure = figures.heatmap(study, "narrow_2", "sparse_1", "delta_residual")
+    bold = [text.get_fontweight() == "bold" for text in figure.axes[0].texts[0:18:2]]
+    assert bold == [value.excludes_zero for row in grid.values for value in row]
+    assert any(bold)
+    assert not all(bold)
+
+
+def test_missing_numbers_are_dashes_never_zero(study):
+    gone = study.copy()
+    gone.loc[gone["test"] == "gamma", ["auc", "auc_low", "auc_high"]] = np.nan
+    gone = gone[~((gone["train"] == "beta") & (gone["test"] == "alpha"))]
+    values = cells.grid(gone, "layer_2", "residual").values
+    assert [value.text for value in values[0]][2] == "–"
+    assert values[1][0].reason == "not measured"
+    figures.in_domain_vs_ood(gone)
+    assert texts(figures.heatmap(gone, "layer_2", "residual"))[4:6] == ["–", ""]
+    assert figures.colours(np.nan, "auc")[0] == "#dddddd"
+
+
+@pytest.mark.parametrize(
+    ("value", "signed", "shown"),
+    [(0.876, False, "0.88"), (-0.034, True, "−0.03"), (0.2, True, "+0.20"), (0.0, True, "0.00"), (np.nan, True, "–")],
+)
+def test_number(value, signed, shown):
+    assert cells.number(value, signed=signed) == shown
+
+
+def test_interval_of_too_few_groups_is_a_dash_with_its_reason():
+    few = table(["alpha", "beta"], {"narrow_2": 2}, n_groups={"beta": 5})
+    value = cells.grid(few, "narrow_2", "sparse_1").values[0][1]
+    assert (value.interval, value.reason) == ("–", "5 groups, fewer than 10")
+    assert not replace(value, signed=True).excludes_zero
+
+
+def test_a_study_without_saes_is_drawn(study):
+    layers = study[study["sae"] == ""]
+    names = dict(figures.draw(layers))
+    assert "auc_by_n" not in names
+    assert [title for title, _ in cells.panels(layers)] == ["layer 2"]
+
+
+def test_apart_keeps_the_order_and_the_gap_and_moves_nothing_without_need():
+    x = np.array([1.0, 0.0, 1.0, 1.05])
+    moved = _apart(x, 0.1)
+    assert moved[1] == 0
+    assert (np.diff(np.sort(moved)) >= 0.1 - 1e-12).all()
+    assert list(np.argsort(moved)) == list(np.argsort(x, kind="stable"))
+
+
+def test_ink_contrasts_with_every_background():
+    def luminance(colour):
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+    for column, low, high in (("auc", 0, 1), ("delta_residual", -0.6, 0.6)):
+        for value in np.linspace(low, high, 101):
+            dark, light = sorted(map(luminance, figures.colours(value, column)))
+            assert (light + 0.05) / (dark + 0.05) > 4, (column, value)

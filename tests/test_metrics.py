@@ -1,0 +1,170 @@
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as reference
+
+from sae_transfer import metrics
+
+SEEDS = range(20)
+
+
+def scored(seed, n=60, levels=8):
+    """Labels and scores with many ties."""
+    rng = np.random.default_rng(seed)
+    labels = np.r_[0, 1, rng.integers(0, 2, n - 2)]
+    return labels, rng.integers(0, levels, n) + labels * rng.integers(0, 2, n) * 1.0
+
+
+# AUC
+
+
+@pytest.mark.parametrize("levels", [2, 8, 10**9])
+def test_auc_equals_scikit_learns_with_and_without_ties(levels):
+    for seed in SEEDS:
+        labels, scores = scored(seed, levels=levels)
+        assert metrics.auc(scores, labels) == pytest.approx(reference.roc_auc_score(labels, scores), abs=1e-12)
+
+
+def test_weighted_auc_equals_scikit_learns_sample_weights():
+    for seed in SEEDS:
+        labels, scores = scored(seed)
+        weights = np.random.default_rng(seed).integers(0, 4, (5, len(labels))).astype(float)
+        expected = [reference.roc_auc_score(labels, scores, sample_weight=w) for w in weights]
+        found = metrics.weighted_auc(metrics.ties(scores), labels, weights)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_auc_depends_on_the_order_of_the_scores_alone():
+    labels, scores = scored(1)
+    shuffled = np.random.default_rng(0).permutation(len(labels))
+    area = metrics.auc(scores, labels)
+    assert metrics.auc(np.exp(scores), labels) == area
+    assert metrics.auc(scores[shuffled], labels[shuffled]) == pytest.approx(area, abs=1e-12)
+    assert metrics.auc(-scores, labels) == pytest.approx(1 - area, abs=1e-12)
+    assert metrics.auc(np.zeros(len(labels)), labels) == 0.5
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_auc_of_one_class_is_missing(label):
+    assert np.isnan(metrics.auc([1.0, 2.0], [label, label]))
+    weighted = metrics.weighted_auc(metrics.ties([1.0, 2.0]), [0, 1], [[1, 1], [label, 1 - label]])
+    assert weighted[0] == 1
+    assert np.isnan(weighted[1])
+
+
+# bootstrap
+
+
+def test_whole_groups_are_resampled():
+    groups = np.array(["b", "a", "b", "c", "a", "b"])
+    weights = metrics.group_weights(groups, 2000, np.random.default_rng(0))
+    first = [1, 0, 3]  # a row of a, of b, of c
+    np.testing.assert_array_equal(weights, weights[:, [2, 4, 0, 3, 1, 5]])
+    np.testing.assert_array_equal(weights[:, first].sum(axis=1), 3)
+    np.testing.assert_allclose(weights[:, first].mean(axis=0), 1, atol=4 * np.sqrt(2 / 3 / 2000))
+    assert weights.max() == 3
+
+
+def test_resamples_repeat_with_the_seed():
+    one, same, other = (metrics.group_weights(range(20), 5, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+
+
+def test_the_interval_holds_the_middle_95_percent_and_skips_what_is_missing():
+    resampled = np.r_[np.nan, np.random.default_rng(0).permutation(np.arange(1001.0))]
+    found = metrics.interval(7.0, resampled, 10)
+    assert (found.value, found.low, found.high) == pytest.approx((7, 25, 975))
+    assert found.reason == ""
+
+
+def test_few_groups_have_no_interval_but_a_reason():
+    found = metrics.interval(0.8, [0.7, 0.9], 9)
+    assert found.value == 0.8
+    assert np.isnan([found.low, found.high]).all()
+    assert found.reason == "9 groups, fewer than 10"
+
+
+def test_a_missing_value_has_no_interval_but_a_reason():
+    found = metrics.interval(np.nan, [0.7, 0.9], 50)
+    assert np.isnan([found.value, found.low, found.high]).all()
+    assert found.reason == "one class"
+
+
+def test_mean_interval_equals_scipys_student_interval():
+    values = np.random.default_rng(0).normal(size=7)
+    found = metrics.mean_interval(values)
+    low, high = stats.t.interval(0.95, 6, loc=values.mean(), scale=stats.sem(values))
+    assert (found.value, found.low, found.high) == pytest.approx((values.mean(), low, high), abs=1e-12)
+
+
+def test_one_repeat_has_no_interval_but_a_reason():
+    found = metrics.mean_interval([0.5])
+    assert found.value == 0.5
+    assert np.isnan([found.low, found.high]).all()
+    assert found.reason == "one repeat"
+
+
+# thresholds
+
+
+def test_threshold_metrics_equal_scikit_learns():
+    for seed in SEEDS:
+        labels, scores = scored(seed)
+        p = scores / 8  # 0.5 occurs, and counts as answerable
+        found, guess = metrics.threshold_metrics(p, labels), (p >= 0.5).astype(int)
+        assert found["f1"] == pytest.approx(reference.f1_score(labels, guess, pos_label=0), abs=1e-12)
+        assert found["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, guess), abs=1e-12)
+        assert found["brier"] == pytest.approx(np.mean((p - labels) ** 2), abs=1e-12)
+        assert metrics.accuracy(p, labels) == pytest.approx(reference.accuracy_score(labels, guess), abs=1e-12)
+
+
+def test_brier_equals_scikit_learns():
+    labels, scores = scored(0)
+    found = metrics.threshold_metrics(scores / 10, labels)["brier"]
+    assert found == pytest.approx(reference.brier_score_loss(labels, scores / 10), abs=1e-12)
+
+
+def test_what_one_class_leaves_undefined_is_missing():
+    found = metrics.threshold_metrics([0.9, 0.4], [1, 1])
+    assert np.isnan(found["balanced_accuracy"])
+    assert np.isnan(metrics.threshold_metrics([0.9, 0.8], [1, 1])["f1"])
+
+
+def test_weighted_accuracy_is_the_accuracy_of_the_repeated_rows():
+    labels, scores = scored(3)
+    groups = np.arange(len(labels)) ** 2 // 300  # of unequal size
+    weights = metrics.group_weights(groups, 10, np.random.default_rng(0))
+    repeated = [np.repeat(np.arange(len(labels)), w.astype(int)) for w in weights]
+    expected = [metrics.accuracy(scores[rows] / 8, labels[rows]) for rows in repeated]
+    np.testing.assert_allclose(metrics.weighted_accuracy(scores / 8, labels, weights), expected, atol=1e-12)
+
+
+def caught(scores, labels, false_alarms):
+    """By trying every threshold."""
+    alarms = [scores <= threshold for threshold in np.r_[-np.inf, np.unique(scores)]]
+    rates = [(alarm[labels == 0].mean(), alarm[labels == 1].mean()) for alarm in alarms]
+    return max(true for true, false in rates if false <= false_alarms)
+
+
+@pytest.mark.parametrize("levels", [3, 8, 10**9])
+@pytest.mark.parametrize("false_alarms", [0.0, 0.01, 0.05, 0.3])
+def test_detection_rate_equals_trying_every_threshold(levels, false_alarms):
+    for seed in SEEDS:
+        labels, scores = scored(seed, n=200, levels=levels)
+        found = metrics.detection_rate(scores, labels, false_alarms)
+        false, true, _ = reference.roc_curve(labels, -scores, pos_label=0, drop_intermediate=False)
+        assert found == pytest.approx(caught(scores, labels, false_alarms), abs=1e-12)
+        assert found == pytest.approx(true[false <= false_alarms].max(), abs=1e-12)
+
+
+def test_an_allowance_is_used_to_the_last_row():
+    labels = np.r_[np.ones(100), np.zeros(100)]
+    scores = np.r_[np.arange(100.0), np.full(99, -1.0), 0.5]
+    assert metrics.detection_rate(scores, labels, 0.01) == 1
+    assert metrics.detection_rate(scores, labels, 0.0) == 0.99
+
+
+def test_detection_rate_of_one_class_is_missing():
+    assert np.isnan(metrics.detection_rate([1.0, 2.0], [1, 1], 0.05))
+    assert np.isnan(metrics.detection_rate([1.0, 2.0], [0, 0], 0.05))

@@ -1,0 +1,416 @@
+import itertools
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+
+from planted import QUICK, SHARED, SPURIOUS, balanced, features, groups_of, layer_domain, sae_domain
+from sae_transfer import metrics, probes
+from sae_transfer.metrics import auc
+from sae_transfer.probes import Training, cross_validate, fit_logistic
+from sae_transfer.records import UserError
+
+ONE_SHARED = {SHARED: (0.1, 0.8)}
+
+
+def only(fitted, kind, family=None):
+    return [probe for probe in fitted if probe.kind == kind and family in (None, probe.family)]
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        np.array_equal(getattr(a, name), getattr(b, name), equal_nan=np.asarray(getattr(a, name)).dtype.kind == "f")
+        for a, b in zip(one, other, strict=True)
+        for name in vars(a)
+    )
+
+
+# logistic regression
+
+
+def scikit_learns(X, labels, C):
+    model = LogisticRegression(C=C, solver="lbfgs", tol=1e-10, max_iter=100_000).fit(X, labels)
+    return np.r_[model.coef_[0], model.intercept_]
+
+
+def columns_and_labels(n, d, kind):
+    rng = np.random.default_rng(n + d)
+    X = rng.normal(size=(n, d))
+    labels = (X[:, 0] + rng.normal(size=n) > 0).astype(int)
+    if kind == "separable":
+        labels = (X[:, 0] > 0).astype(int)
+    if kind == "imbalanced":
+        labels = (np.arange(n) < 4).astype(int)
+    return X, labels
+
+
+@pytest.mark.parametrize("C", [0.001, 0.1, 1.0, 10.0])
+@pytest.mark.parametrize(("n", "d"), [(100, 1), (100, 20), (40, 90)])
+@pytest.mark.parametrize("kind", ["noisy", "separable", "imbalanced"])
+def test_logistic_regression_equals_scikit_learns(n, d, C, kind):
+    X, labels = columns_and_labels(n, d, kind)
+    np.testing.assert_allclose(fit_logistic(X, labels, C), scikit_learns(X, labels, C), atol=1e-4)
+
+
+def test_the_start_of_a_fit_changes_its_result_by_rounding_alone():
+    X, labels = columns_and_labels(100, 20, "noisy")
+    cold = fit_logistic(X, labels, 1.0)
+    for start in (np.full(21, 5.0), fit_logistic(X, labels, 0.001), cold):
+        given = start.copy()
+        np.testing.assert_allclose(fit_logistic(X, labels, 1.0, start), cold, atol=1e-6)
+        np.testing.assert_array_equal(start, given)
+
+
+@pytest.mark.parametrize(("n", "d"), [(100, 20), (40, 90)])
+def test_standardised_fits_fold_the_scaling_into_the_weights(n, d):
+    X, labels = columns_and_labels(n, d, "noisy")
+    X = X * np.geomspace(1e-4, 1e4, d) + np.arange(d)
+    Z = (X - X.mean(axis=0)) / X.std(axis=0)
+    grid = [0.001, 0.1, 10.0]
+    for (weights, bias), C in zip(probes.standardised(X, labels, grid), grid, strict=True):
+        expected = scikit_learns(Z, labels, C)
+        np.testing.assert_allclose(X @ weights + bias, Z @ expected[:-1] + expected[-1], atol=1e-3)
+        np.testing.assert_allclose(weights * X.std(axis=0), expected[:-1], atol=1e-4)
+
+
+@pytest.mark.parametrize(("n", "d"), [(100, 20), (40, 90)])
+def test_rms_scaled_fits_fold_the_scaling_into_the_weights_and_do_not_centre(n, d):
+    X, labels = columns_and_labels(n, d, "noisy")
+    X = np.abs(X) * np.geomspace(1e-4, 1e4, d)
+    rms = np.sqrt(np.mean(X**2, axis=0))
+    grid = [0.001, 0.1, 10.0]
+    for (weights, bias), C in zip(probes.rms_scaled(X, labels, grid), grid, strict=True):
+        expected = scikit_learns(X / rms, labels, C)
+        np.testing.assert_allclose(np.r_[weights * rms, bias], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e6 / 3])
+def test_a_constant_column_gets_no_weight(value):
+    X, labels = columns_and_labels(100, 5, "noisy")
+    X[:, 2] = value
+    weights, bias = probes.standardised(X, labels, [1.0])[0]
+    assert weights[2] == 0
+    assert np.isfinite([*weights, bias]).all()
+
+
+def test_a_silent_feature_gets_no_weight():
+    X, labels = columns_and_labels(100, 5, "noisy")
+    X[:, 2] = 0
+    assert probes.rms_scaled(X, labels, [1.0])[0][0][2] == 0
+
+
+# what is selected
+
+
+def test_equal_areas_go_to_the_smaller_n_and_the_smaller_c():
+    train = sae_domain(0)
+    perfect = np.where(train.labels == 1, 1.0, 0.0)
+    X = train.X.tolil()
+    for feature in (3, 5):
+        X[:, [feature]] = perfect[:, None]
+    fitted = probes.sparse_probes(replace(train, X=X.tocsr()), 0, QUICK)
+    chosen = next(probe for probe in only(fitted, "sparse_n") if probe.selected)
+    assert chosen.feature_ids.tolist() == [3, 5]
+    assert chosen.C == 0.01
+    residual = probes.residual(layer_domain(0, d=2, direction=[50, 0]), 0, QUICK)[0]
+    assert residual.C == 0.01
+
+
+def test_the_order_of_the_grids_changes_nothing():
+    turned = QUICK.model_copy(update={"C": QUICK.C[::-1], "N": QUICK.N[::-1]})
+    train = sae_domain(1, planted=ONE_SHARED)
+    assert same(probes.sparse_probes(train, 0, QUICK), probes.sparse_probes(train, 0, turned))
+    train = layer_domain(1)
+    assert same(probes.residual(train, 0, QUICK), probes.residual(train, 0, turned))
+
+
+def test_residual_keeps_the_c_with_the_best_mean_area():
+    train, grid = layer_domain(3, n=80, d=10, direction=np.r_[1.5, np.zeros(9)]), (0.0001, 0.01, 1.0, 100.0)
+    params = QUICK.model_copy(update={"C": grid})
+    areas = []
+    for rest, test in train.folded(3, 0):
+        mean, deviation = rest.X.mean(axis=0), rest.X.std(axis=0)
+        fits = [scikit_learns((rest.X - mean) / deviation, rest.labels, C) for C in grid]
+        areas.append([auc((test.X - mean) / deviation @ fit[:-1], test.labels) for fit in fits])
+    found = np.mean(areas, axis=0)
+    assert 0 < np.argmax(found) < 3  # neither end, which a wrong choice may hit
+    assert grid[int(np.argmax(found))] == probes.residual(train, 0, params)[0].C
+
+
+def test_one_n_is_selected_and_one_rank():
+    fitted = probes.sparse_probes(sae_domain(0, planted=ONE_SHARED), 0, QUICK)
+    assert [probe.rank for probe in only(fitted, "sparse_1")] == [1, 2, 3]
+    assert [probe.selected for probe in only(fitted, "sparse_1")] == [True, False, False]
+    assert [len(probe.weights) for probe in only(fitted, "sparse_n")] == [2, 8, 32]
+    assert sum(probe.selected for probe in only(fitted, "sparse_n")) == 1
+
+
+def test_n_stops_at_the_number_of_features_that_fire():
+    fitted = probes.sparse_probes(sae_domain(0, d=5, density=0.3), 0, QUICK)
+    assert [len(probe.weights) for probe in only(fitted, "sparse_n")] == [2]
+    alone = probes.sparse_probes(sae_domain(0, d=1, density=0.3), 0, QUICK)
+    assert [len(probe.weights) for probe in alone] == [1, 1]
+
+
+def test_an_sae_that_never_fires_is_a_users_error():
+    with pytest.raises(UserError, match="no feature fires on 10 of 240 training rows"):
+        probes.sparse_probes(sae_domain(0, density=0.0), 0, QUICK)
+
+
+def test_a_sparse_probe_scores_the_columns_of_its_features():
+    train = sae_domain(0, planted=ONE_SHARED)
+    for probe in probes.sparse_probes(train, 0, QUICK):
+        expected = train.X.toarray()[:, probe.feature_ids] @ probe.weights + probe.bias
+        np.testing.assert_allclose(probe.score(train.X), expected, atol=1e-12)
+        np.testing.assert_allclose(probe.probability(expected), expit(expected), atol=1e-12)
+
+
+def test_a_one_sparse_probe_is_scikit_learns_on_its_feature():
+    train = sae_domain(0, planted=ONE_SHARED)
+    best = only(probes.sparse_probes(train, 0, QUICK), "sparse_1")[0]
+    column = train.X.toarray()[:, best.feature_ids]
+    rms = np.sqrt(np.mean(column**2))
+    np.testing.assert_allclose(
+        np.r_[best.weights * rms, best.bias], scikit_learns(column / rms, train.labels, 1.0), atol=1e-4
+    )
+
+
+# cv_auc
+
+
+def test_cv_auc_is_that_of_the_whole_method_on_the_folds():
+    train = layer_domain(0, direction=np.r_[1.0, np.zeros(19)])
+    found = cross_validate(partial(probes.residual, params=QUICK), train, 0, QUICK)[0]
+    folds = [(probes.residual(rest, 0, QUICK)[0], test) for rest, test in train.folded(3, 0)]
+    assert found.cv_auc == pytest.approx(np.mean([auc(probe.score(test.X), test.labels) for probe, test in folds]))
+    assert found.n_train == len(train)
+
+
+def test_a_selected_n_is_judged_by_what_the_folds_selected_and_the_others_by_their_n():
+    train = sae_domain(5, planted={SHARED: (0.3, 0.5), SPURIOUS: (0.5, 0.3)})
+    found = only(cross_validate(partial(probes.sparse_probes, params=QUICK), train, 0, QUICK), "sparse_n")
+    folds = [(only(probes.sparse_probes(rest, 0, QUICK), "sparse_n"), test) for rest, test in train.folded(3, 0)]
+
+    def mean_auc(wanted):
+        return np.mean([auc(p.score(t.X), t.labels) for fitted, t in folds for p in fitted if wanted(p)])
+
+    assert len({len(p.weights) for fitted, _ in folds for p in fitted if p.selected}) > 1  # or the test is idle
+    for probe in found:
+        n = len(probe.weights)
+        expected = mean_auc(lambda p: p.selected) if probe.selected else mean_auc(lambda p, n=n: len(p.weights) == n)
+        assert probe.cv_auc == pytest.approx(expected)
+
+
+@pytest.fixture(scope="module")
+def noise_areas():
+    """cv_auc by kind of probe, for a few seeds, where labels are pure chance."""
+    areas = {}
+    for seed in range(3):
+        wide = sae_domain(seed, d=5000, density=0.05)
+        fitted = cross_validate(partial(probes.sparse_probes, params=QUICK), wide, seed, QUICK)
+        fitted += probes.layer_probes(layer_domain(seed, d=128), seed, QUICK)
+        for probe in fitted:
+            if probe.kind != "shuffled_labels":
+                areas.setdefault((probe.kind, probe.rank, len(probe.weights)), []).append(probe.cv_auc)
+    return areas
+
+
+def test_pure_noise_has_a_cv_auc_of_one_half_for_every_kind(noise_areas):
+    sd = np.sqrt(241 / 12) / 120  # of one AUC by chance, 120 rows against 120
+    assert len(noise_areas) == 3 + 3 + 2
+    for key, areas in noise_areas.items():
+        assert abs(np.mean(areas) - 0.5) < 3.5 * sd / np.sqrt(3), key
+
+
+def test_ranking_outside_the_folds_would_make_noise_look_predictive():
+    wide = sae_domain(0, d=5000, density=0.05)
+    best = probes.ranked(wide, 0, QUICK).feature_ids[:32]
+    areas = []
+    for rest, test in wide.folded(3, 0):
+        weights, _ = probes.rms_scaled(rest.X[:, best].toarray(), rest.labels, [1.0])[0]
+        areas.append(auc(test.X[:, best] @ weights, test.labels))
+    assert np.mean(areas) > 0.7
+
+
+def remembered(seed, n_groups=60):
+    """Each group is one row four times over; what its columns say of its label is chance."""
+    rng = np.random.default_rng(seed)
+    labels, of_row = balanced(rng, n_groups), np.repeat(np.arange(n_groups), 4)
+    dense = Training(rng.normal(size=(n_groups, 100))[of_row], labels[of_row], groups_of(4 * n_groups, 4))
+    return dense, replace(dense, X=features(rng, labels, 300, 0.2)[of_row])
+
+
+def leak_areas(ungrouped):
+    found = []
+    for seed in range(3):
+        dense, sparse = remembered(seed)
+        if ungrouped:
+            dense, sparse = (replace(each, groups=groups_of(len(each))) for each in (dense, sparse))
+        residual = cross_validate(partial(probes.residual, params=QUICK), dense, seed, QUICK)
+        many = cross_validate(partial(probes.sparse_probes, params=QUICK), sparse, seed, QUICK)
+        found.append([residual[0].cv_auc, many[-1].cv_auc])
+    return np.mean(found, axis=0)
+
+
+def test_a_row_is_never_judged_by_a_probe_that_saw_its_group():
+    sd = np.sqrt(61 / 12) / 30 / np.sqrt(3)
+    assert (np.abs(leak_areas(ungrouped=False) - 0.5) < 3.5 * sd).all()
+    assert (leak_areas(ungrouped=True) > 0.9).all()
+
+
+def test_no_group_crosses_folds_at_any_depth(monkeypatch):
+    """The first column names the group, so that every fold that is made can be checked from inside."""
+    train = sae_domain(0, planted=ONE_SHARED)
+    names = np.repeat(np.arange(1.0, 121.0), 2)
+    X = train.X.tolil()
+    X[:, [0]] = names[:, None]
+    train, seen = replace(train, X=X.tocsr()), []
+
+    def checked_rank(X, labels, folds, rank=probes.rank_features):
+        seen.append(len(labels))
+        groups = X[:, [0]].toarray().ravel()
+        assert all(len(set(folds[groups == group])) == 1 for group in np.unique(groups))
+        return rank(X, labels, folds)
+
+    def checked_folds(self, k, seed, folded=Training.folded):
+        for rest, test in folded(self, k, seed):
+            assert not set(rest.X[:, [0]].toarray().ravel()) & set(test.X[:, [0]].toarray().ravel())
+            yield rest, test
+
+    monkeypatch.setattr(probes, "rank_features", checked_rank)
+    monkeypatch.setattr(Training, "folded", checked_folds)
+    probes.sae_probes(train, 0, QUICK)
+    assert min(seen) < 240 * 4 / 9 + 10  # the folds of the folds were there
+
+
+# planted truth
+
+
+@pytest.mark.parametrize("rates", [(0.1, 0.8), (0.8, 0.1)])
+def test_a_planted_shared_feature_is_found_first_and_transfers(rates):
+    fitted = probes.sae_probes(sae_domain(0, planted={SHARED: rates}), 0, QUICK)
+    elsewhere = sae_domain(100, planted={SHARED: rates})
+    best = only(fitted, "sparse_1")[0]
+    assert best.feature_ids.tolist() == [SHARED]
+    assert np.sign(best.weights[0]) == np.sign(rates[1] - rates[0])
+    for probe in (best, next(p for p in only(fitted, "sparse_n") if p.selected)):
+        assert probe.cv_auc > 0.8
+        assert auc(probe.score(elsewhere.X), elsewhere.labels) > 0.75
+
+
+def test_a_planted_spurious_feature_is_found_in_domain_and_fails_outside():
+    fitted = probes.sae_probes(sae_domain(0, planted={SPURIOUS: (0.1, 0.9)}), 0, QUICK)
+    at_home, elsewhere = (
+        sae_domain(100, planted={SPURIOUS: (0.1, 0.9)}),
+        sae_domain(101, planted={SPURIOUS: (0.5, 0.5)}),
+    )
+    best = only(fitted, "sparse_1")[0]
+    assert best.feature_ids.tolist() == [SPURIOUS]
+    assert auc(best.score(at_home.X), at_home.labels) > 0.8
+    assert abs(auc(best.score(elsewhere.X), elsewhere.labels) - 0.5) < 0.13  # 3.5 sd
+
+
+def test_a_feature_that_turns_around_outside_keeps_its_sign():
+    best = only(probes.sae_probes(sae_domain(0, planted={SHARED: (0.1, 0.8)}), 0, QUICK), "sparse_1")[0]
+    turned = sae_domain(100, planted={SHARED: (0.8, 0.1)})
+    assert auc(best.score(turned.X), turned.labels) < 0.25
+
+
+def test_a_planted_direction_is_found_by_the_layers_probes():
+    direction = np.r_[2.0, np.zeros(19)]
+    fitted = probes.layer_probes(layer_domain(0, direction=direction), 0, QUICK)
+    elsewhere = layer_domain(100, direction=direction)
+    for kind in ("residual", "mean_difference"):
+        (probe,) = only(fitted, kind)
+        assert np.abs(probe.weights).argmax() == 0
+        assert probe.cv_auc > 0.85
+        assert auc(probe.score(elsewhere.X), elsewhere.labels) > 0.85
+
+
+# controls
+
+
+def test_shuffled_labels_predict_nothing_on_planted_data():
+    params = QUICK.model_copy(update={"repeats": 20})
+    layer, sae = layer_domain(0, d=64, direction=np.full(64, 0.4)), sae_domain(0, planted=ONE_SHARED)
+    elsewhere = [layer_domain(9, d=64, direction=np.full(64, 0.4)), sae_domain(9, planted=ONE_SHARED)]
+    controls = [probes.shuffled_residual(layer, 0, params, 0.01), probes.shuffled_sparse(sae, 0, params, 8, 0.01)]
+    found = {}
+    for fitted, test in zip(controls, elsewhere, strict=True):
+        for probe in fitted:
+            found.setdefault(probe.family, []).append(auc(probe.score(test.X), test.labels))
+    assert {family: len(areas) for family, areas in found.items()} == {"residual": 20, "sparse_1": 20, "sparse_n": 20}
+    for family, areas in found.items():
+        over = metrics.mean_interval(areas)
+        assert over.low < 0.5 < over.high, family
+        assert np.std(areas) > 0.01  # each repeat is a shuffle of its own
+
+
+def test_controls_are_numbered_marked_and_sized():
+    fitted = only(probes.sae_probes(sae_domain(0, planted=ONE_SHARED), 0, QUICK), "shuffled_labels")
+    assert [(p.family, p.repeat) for p in fitted] == [
+        *itertools.product(["sparse_1"], range(4)),
+        *itertools.product(["sparse_n"], range(4)),
+    ]
+    assert {p.n_train for p in fitted} == {240}
+    assert len({len(p.weights) for p in fitted}) == 2
+
+
+# difference of means
+
+
+def test_mean_difference_is_the_difference_of_means():
+    train = layer_domain(0, direction=np.full(20, 0.3))
+    (probe,) = probes.mean_difference(train, 0, QUICK)
+    high, low = train.X[train.labels == 1].mean(axis=0), train.X[train.labels == 0].mean(axis=0)
+    np.testing.assert_allclose(probe.weights, high - low)
+    middle = probe.score(((high + low) / 2)[None])
+    assert middle[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_mean_differences_probabilities_are_calibrated():
+    direction = np.r_[2.0, np.zeros(63)]
+    train, test = layer_domain(0, n=400, d=64, direction=direction), layer_domain(1, n=4000, d=64, direction=direction)
+    train, test = (replace(each, X=3 * each.X) for each in (train, test))  # as a logit the score is far too sure now
+    (probe,) = probes.mean_difference(train, 0, QUICK)
+    scores = probe.score(test.X)
+    p = probe.probability(scores)
+    for low, high in [(0.1, 0.4), (0.4, 0.6), (0.6, 0.9)]:
+        inside = (p > low) & (p < high)
+        assert inside.sum() > 200
+        assert test.labels[inside].mean() == pytest.approx(p[inside].mean(), abs=0.08)
+    raw = metrics.threshold_metrics(expit(scores), test.labels)["brier"]
+    assert metrics.threshold_metrics(p, test.labels)["brier"] < raw - 0.005
+
+
+def test_mean_difference_is_not_sure_of_what_chance_gave_it():
+    train, test = layer_domain(0, d=64), layer_domain(1, n=2000, d=64)
+    (probe,) = probes.mean_difference(train, 0, QUICK)
+    assert auc(probe.score(train.X), train.labels) > 0.75  # seen rows would promise much
+    p = probe.probability(probe.score(test.X))
+    assert metrics.threshold_metrics(p, test.labels)["brier"] < 0.26
+
+
+# reproducibility
+
+
+def test_the_seed_decides_everything():
+    for method, train in (
+        (probes.sae_probes, sae_domain(0, planted=ONE_SHARED)),
+        (probes.layer_probes, layer_domain(0)),
+    ):
+        first = method(train, 7, QUICK)
+        assert same(first, method(train, 7, QUICK))
+        assert not same(first, method(train, 8, QUICK))
+
+
+def test_fitting_leaves_the_data_as_they_were():
+    train = sae_domain(0, planted=ONE_SHARED)
+    data, labels = train.X.copy(), train.labels.copy()
+    probes.sae_probes(train, 0, QUICK)
+    assert (data != train.X).nnz == 0
+    assert train.X.nnz == data.nnz
+    np.testing.assert_array_equal(train.labels, labels)

@@ -1,0 +1,226 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import accuracy_score, roc_auc_score
+
+from planted import QUICK, SHARED, balanced, groups_of, layer_domain, sae_domain
+from sae_transfer import metrics, probes, transfer
+from sae_transfer.probes import Probe
+from sae_transfer.transfer import TransferParams, cell, describe, reference, repeated_cell
+
+PARAMS = TransferParams(resamples=200)
+WHERE = "model layer space sae train test in_domain train_variation test_variation condition n_test n_groups".split()
+DESIGN = """model layer space sae train test in_domain train_variation test_variation condition probe family rank
+n_features feature_ids scaling ranking C n_train n_test n_groups auc auc_low auc_high auc_train_sd accuracy accuracy_low
+accuracy_high balanced_accuracy f1 brier tpr_at_fpr_1 tpr_at_fpr_5 cv_auc delta_residual delta_low delta_high
+reason""".split()
+PROBE = Probe("sparse_n", "sparse_n", np.ones(2), 0.0, np.array([3, 1]), 0.1, cv_auc=0.9, n_train=240)
+
+
+def made(seed=0, n=80, group_size=2, dataset="b"):
+    """Test rows, the scores of a good probe and those of a weaker one."""
+    rng = np.random.default_rng(seed)
+    labels = balanced(rng, n)
+    test = transfer.test_set(labels, groups_of(n, group_size), dataset, 0, PARAMS)
+    return test, labels * 1.5 + rng.normal(size=n), labels * 0.5 + np.round(rng.normal(size=n), 1)
+
+
+def slow_bootstrap(test, statistic):
+    """Each resample as rows that are really repeated; its 2.5% and 97.5% quantiles."""
+    values = []
+    for weights in test.weights:
+        rows = np.repeat(np.arange(len(weights)), weights.astype(int))
+        values.append(statistic(rows) if len(set(test.labels[rows])) == 2 else np.nan)
+    return np.nanquantile(values, [0.025, 0.975])
+
+
+# one probe on one dataset
+
+
+def test_intervals_equal_those_of_a_slow_bootstrap():
+    test, good, weak = made()
+    found = cell(PROBE, good, test, reference(weak, test))
+    y = test.labels
+
+    def area(rows):
+        return roc_auc_score(y[rows], good[rows])
+
+    def delta(rows):
+        return area(rows) - roc_auc_score(y[rows], weak[rows])
+
+    def accuracy(rows):
+        return accuracy_score(y[rows], good[rows] >= 0)
+
+    everything = np.arange(len(y))
+    for name, low, high, statistic in (
+        ("auc", "auc_low", "auc_high", area),
+        ("accuracy", "accuracy_low", "accuracy_high", accuracy),
+        ("delta_residual", "delta_low", "delta_high", delta),
+    ):
+        np.testing.assert_allclose(found[name], statistic(everything), atol=1e-12)
+        np.testing.assert_allclose([found[low], found[high]], slow_bootstrap(test, statistic), atol=1e-12)
+
+
+def test_the_difference_is_paired():
+    test, good, weak = made()
+    twin = cell(PROBE, good, test, reference(2 * good + 1, test))
+    assert (twin["delta_residual"], twin["delta_low"], twin["delta_high"]) == (0, 0, 0)
+    near = cell(PROBE, good, test, reference(good + 0.1 * weak, test))
+    assert near["delta_high"] - near["delta_low"] < (near["auc_high"] - near["auc_low"]) / 2
+
+
+def test_the_residual_probe_has_no_difference_to_itself_but_a_reason():
+    test, good, _ = made()
+    found = cell(replace(PROBE, kind="residual"), good, test, reference(good, test))
+    assert np.isnan([found["delta_residual"], found["delta_low"], found["delta_high"]]).all()
+    assert "delta_residual: the residual probe itself" in found["reason"]
+
+
+def test_the_sign_is_not_chosen_again():
+    test, good, weak = made()
+    against = reference(weak, test)
+    turned = cell(PROBE, -good, test, against)
+    assert turned["auc"] == pytest.approx(1 - cell(PROBE, good, test, against)["auc"])
+    assert turned["auc"] < 0.3
+
+
+def test_thresholds_use_the_probes_probabilities():
+    test, good, weak = made()
+    probe = replace(PROBE, slope=3.0, offset=-2.0)
+    found = cell(probe, good, test, reference(weak, test))
+    p = 1 / (1 + np.exp(2.0 - 3.0 * good))
+    assert found["accuracy"] == accuracy_score(test.labels, p >= 0.5)
+    for name, value in metrics.threshold_metrics(p, test.labels).items():
+        assert found[name] == pytest.approx(value)
+    assert found["tpr_at_fpr_1"] == metrics.detection_rate(good, test.labels, 0.01)
+    assert found["tpr_at_fpr_5"] == metrics.detection_rate(good, test.labels, 0.05)
+
+
+@pytest.mark.parametrize("kind", ["sparse_1", "residual", "mean_difference"])
+@pytest.mark.parametrize("case", ["plain", "few groups", "one class", "no cv_auc"])
+def test_whatever_is_missing_has_a_reason(kind, case):
+    test, good, weak = made(group_size=10 if case == "few groups" else 2)
+    if case == "one class":
+        test = replace(test, labels=np.ones_like(test.labels))
+    cv_auc = np.nan if case == "no cv_auc" else 0.9
+    found = cell(replace(PROBE, kind=kind, cv_auc=cv_auc), good, test, reference(weak, test))
+    missing = [
+        name for name in ("auc", "auc_train_sd", "accuracy", "cv_auc", "delta_residual") if np.isnan(found[name])
+    ]
+    missing += [name for name in ("auc", "accuracy") if np.isnan(found[f"{name}_low"])]
+    for name in missing:
+        assert f"{name}: " in found["reason"]
+    assert ("fewer than 10" in found["reason"]) == (case == "few groups")
+
+
+# bootstrap weights
+
+
+def test_every_probe_meets_the_same_resamples():
+    labels, groups = np.tile([0, 1], 40), groups_of(80, 2)
+    one, again = (transfer.test_set(labels, groups, "b", 0, PARAMS).weights for _ in range(2))
+    np.testing.assert_array_equal(one, again)
+    assert one.shape == (200, 80)
+    assert (one != transfer.test_set(labels, groups, "c", 0, PARAMS).weights).any()
+    assert (one != transfer.test_set(labels, groups, "b", 1, PARAMS).weights).any()
+
+
+def test_test_rows_are_resampled_by_group():
+    test = made(group_size=4)[0]
+    assert test.n_groups == 20
+    np.testing.assert_array_equal(test.weights[:, ::4], test.weights[:, 3::4])
+    np.testing.assert_array_equal(test.weights[:, ::4].sum(axis=1), 20)
+
+
+def test_intervals_by_group_are_wider_where_rows_of_a_group_agree():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(balanced(rng, 40), 4)
+    scores = labels + np.repeat(rng.normal(size=40), 4)
+    by_group = transfer.test_set(labels, groups_of(160, 4), "b", 0, PARAMS)
+    by_row = transfer.test_set(labels, groups_of(160, 1), "b", 0, PARAMS)
+    wide, narrow = (cell(PROBE, scores, test, reference(scores, test)) for test in (by_group, by_row))
+    assert wide["auc_high"] - wide["auc_low"] > 1.5 * (narrow["auc_high"] - narrow["auc_low"])
+
+
+def test_the_interval_covers_the_true_area_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    labels, groups, true = np.tile([0, 1], 50), groups_of(100), stats.norm.cdf(1 / np.sqrt(2))
+    test, hits = transfer.test_set(labels, groups, "b", 0, PARAMS), 0
+    for _ in range(300):
+        found = cell(PROBE, labels + rng.normal(size=100), test, reference(labels, test))
+        hits += found["auc_low"] <= true <= found["auc_high"]
+    assert 0.915 < hits / 300 < 0.98  # a percentile bootstrap of 100 groups covers about 94%
+
+
+# repeats of a control
+
+
+def test_repeats_are_averaged_with_students_interval():
+    test, good, weak = made()
+    rng = np.random.default_rng(0)
+    scores = [good + rng.normal(size=len(good)) for _ in range(5)]
+    against = reference(weak, test)
+    control = replace(PROBE, kind="shuffled_labels", cv_auc=np.nan)
+    found = repeated_cell([control] * 5, scores, test, against)
+    singles = [cell(control, each, test, against) for each in scores]
+    for name, interval in (("auc", "auc"), ("accuracy", "accuracy"), ("delta_residual", "delta")):
+        values = [single[name] for single in singles]
+        low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
+        expected = (np.mean(values), low, high)
+        assert (found[name], found[f"{interval}_low"], found[f"{interval}_high"]) == pytest.approx(expected)
+    for name in ("balanced_accuracy", "f1", "brier", "tpr_at_fpr_1", "tpr_at_fpr_5"):
+        assert found[name] == pytest.approx(np.mean([single[name] for single in singles]))
+    assert found["auc_train_sd"] == pytest.approx(np.std([single["auc"] for single in singles], ddof=1))
+    assert found["reason"] == "cv_auc: a control with labels of its own"
+    assert set(found) == set(singles[0])
+
+
+# the table
+
+
+def test_every_column_is_filled():
+    test, good, weak = made()
+    filled = [*WHERE, *describe(PROBE), *cell(PROBE, good, test, reference(weak, test))]
+    assert sorted(filled) == sorted(transfer.COLUMNS)
+    assert set(DESIGN) <= set(transfer.COLUMNS)
+
+
+def test_a_row_says_which_probe_it_is_about():
+    found = describe(PROBE)
+    assert found["feature_ids"] == "3 1"
+    assert (found["n_features"], found["n_train"], found["C"], found["probe"]) == (2, 240, 0.1, "sparse_n")
+    dense = describe(Probe("residual", "residual", np.ones(128), 0.0))
+    assert (dense["feature_ids"], dense["n_features"]) == ("", 0)
+
+
+# from A to B
+
+
+def test_test_labels_change_nothing_that_was_selected():
+    fitted = probes.sae_probes(sae_domain(0, planted={SHARED: (0.1, 0.8)}), 0, QUICK)
+    elsewhere = sae_domain(1, planted={SHARED: (0.1, 0.8)})
+    rows = []
+    for labels in (elsewhere.labels, np.random.default_rng(0).permutation(elsewhere.labels)):
+        test = transfer.test_set(labels, elsewhere.groups, "b", 0, PARAMS)
+        against = reference(fitted[-1].score(elsewhere.X), test)
+        rows.append([describe(p) | cell(p, p.score(elsewhere.X), test, against) for p in fitted])
+    for before, after in zip(*rows, strict=True):
+        for name in (*describe(PROBE), "cv_auc"):
+            np.testing.assert_equal(after[name], before[name])
+    assert rows[0][0]["auc"] > 0.75
+    assert abs(rows[1][0]["auc"] - 0.5) < 0.13  # 3.5 sd: the labels were all that linked the scores to the truth
+
+
+def test_shuffled_labels_interval_holds_one_half_in_and_out_of_domain():
+    direction = np.full(64, 0.4)
+    train = layer_domain(0, d=64, direction=direction)
+    fitted = probes.shuffled_residual(train, 0, QUICK.model_copy(update={"repeats": 20}), 0.01)
+    for seed in (1, 2):
+        rows = layer_domain(seed, d=64, direction=direction)
+        test = transfer.test_set(rows.labels, rows.groups, "b", 0, PARAMS)
+        against = reference(rows.labels * 1.0, test)
+        found = repeated_cell(fitted, [probe.score(rows.X) for probe in fitted], test, against)
+        assert found["auc_low"] < 0.5 < found["auc_high"]
+        assert found["delta_high"] < 0
