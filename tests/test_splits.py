@@ -233,17 +233,15 @@ def test_a_label_in_too_few_groups_is_refused():
         folds([1] * 20 + [0, 0], [f"g{i}" for i in range(22)], 3, 0)
 
 
-def test_a_fold_with_one_label_is_refused(monkeypatch):
-    import sklearn.model_selection
-
-    class Halves:
-        def __init__(self, **_):
-            pass
-
-        def split(self, x, y, names):
-            half = len(y) // 2
-            return [(np.arange(half, len(y)), np.arange(half)), (np.arange(half), np.arange(half, len(y)))]
-
-    monkeypatch.setattr(sklearn.model_selection, "StratifiedGroupKFold", Halves)
+def test_a_fold_with_one_label_is_refused():
+    labels = [1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 0]
+    groups = ["mixed"] * 5 + ["pure"] * 4 + ["other mixed"] * 3  # dealt to folds 0, 1 and 0
     with pytest.raises(UserError, match="one of 2 folds by group has a single label"):
-        folds([0] * 4 + [1] * 4, [f"g{i}" for i in range(8)], 2, 0)
+        folds(labels, groups, 2, 0)
+
+
+def test_groups_of_one_label_and_many_sizes_spread_over_the_folds():
+    labels = np.repeat([1, 0] * 10, np.arange(20, 0, -1))  # in order of size the labels alternate
+    groups = np.repeat([f"g{i}" for i in range(20)], np.arange(20, 0, -1))
+    fold = folds(labels, list(groups), 2, 0)
+    assert abs(labels[fold == 0].mean() - labels[fold == 1].mean()) < 0.1

@@ -76,24 +76,19 @@ def cell(probe: Probe, scores: Floats, test: TestSet, residual: Reference) -> di
         Values by column; `reason` says of each missing one why it is missing.
     """
     own, p = reference(scores, test), probe.probability(scores)
+    points = _points(probe, scores, test, residual)
     area = metrics.interval(own.auc, own.resampled, test.n_groups)
-    right = metrics.accuracy(p, test.labels)
-    share = metrics.interval(right, metrics.weighted_accuracy(p, test.labels, test.weights), test.n_groups)
-    delta = metrics.interval(own.auc - residual.auc, own.resampled - residual.resampled, test.n_groups)
+    resampled = metrics.weighted_accuracy(p, test.labels, test.weights)
+    share = metrics.interval(points["accuracy"], resampled, test.n_groups)
+    delta = metrics.interval(points["delta_residual"], own.resampled - residual.resampled, test.n_groups)
     if probe.kind == "residual":
         delta = Estimate(np.nan, np.nan, np.nan, "the residual probe itself")
-    return {
-        "auc": area.value,
+    return points | {
         "auc_low": area.low,
         "auc_high": area.high,
         "auc_train_sd": np.nan,
-        "accuracy": share.value,
         "accuracy_low": share.low,
         "accuracy_high": share.high,
-        **metrics.threshold_metrics(p, test.labels),
-        "tpr_at_fpr_1": metrics.detection_rate(scores, test.labels, 0.01),
-        "tpr_at_fpr_5": metrics.detection_rate(scores, test.labels, 0.05),
-        "cv_auc": probe.cv_auc,
         "delta_residual": delta.value,
         "delta_low": delta.low,
         "delta_high": delta.high,
@@ -107,6 +102,20 @@ def cell(probe: Probe, scores: Floats, test: TestSet, residual: Reference) -> di
     }
 
 
+def _points(probe: Probe, scores: Floats, test: TestSet, residual: Reference) -> dict[str, Any]:
+    """The numbers of a row that need no resampling."""
+    p, area = probe.probability(scores), metrics.auc(scores, test.labels)
+    return {
+        "auc": area,
+        "accuracy": metrics.accuracy(p, test.labels),
+        **metrics.threshold_metrics(p, test.labels),
+        "tpr_at_fpr_1": metrics.detection_rate(scores, test.labels, 0.01),
+        "tpr_at_fpr_5": metrics.detection_rate(scores, test.labels, 0.05),
+        "cv_auc": probe.cv_auc,
+        "delta_residual": area - residual.auc,
+    }
+
+
 def repeated_cell(probes: list[Probe], scores: list[Floats], test: TestSet, residual: Reference) -> dict[str, Any]:
     """One row for the repeats of a control: means over the repeats, and Student's interval of each mean.
 
@@ -116,8 +125,8 @@ def repeated_cell(probes: list[Probe], scores: list[Floats], test: TestSet, resi
         test: those rows.
         residual: what to take the paired difference to.
     """
-    singles = [cell(probe, s, test, residual) for probe, s in zip(probes, scores, strict=True)]
-    result = {key: float(np.mean([one[key] for one in singles])) for key in singles[0] if key != "reason"}
+    singles = [_points(probe, s, test, residual) for probe, s in zip(probes, scores, strict=True)]
+    result: dict[str, Any] = {key: float(np.mean([one[key] for one in singles])) for key in singles[0]}
     for name, value in (("auc", "auc"), ("accuracy", "accuracy"), ("delta", "delta_residual")):
         over = metrics.mean_interval([one[value] for one in singles])
         result |= {f"{name}_low": over.low, f"{name}_high": over.high}

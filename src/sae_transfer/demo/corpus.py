@@ -13,7 +13,26 @@ if TYPE_CHECKING:
 
 SPECIAL = ("<pad>", "<bos>", "<unk>")
 QUESTIONS = 6  # asked of one passage in one training sequence
-SHARES = {"passages": 2.0, "snippets": 1.0, "yesno": 3.0, "sums": 1.5, "people": 1.5}
+
+
+@dataclass(frozen=True)
+class Term:
+    """A part of the curriculum, up to the step `until`: how often each domain is taught, and how often as recaps."""
+
+    until: int
+    shares: dict[str, float]
+    recap_share: float
+
+
+# Looking a value up by its owner's name is learnt in some hundred steps where it is all there is to learn, and late or
+# never where easier gains lie beside it. So it comes first, and everything else builds on it.
+ALL = {"passages": 2.0, "snippets": 1.0, "yesno": 2.5, "sums": 2.0, "people": 1.5}
+CURRICULUM = (
+    Term(600, {"passages": 1.0}, 1.0),
+    Term(1400, {"passages": 1.0, "sums": 1.0, "yesno": 1.0}, 1.0),
+    Term(3500, ALL, 0.5),
+    Term(6500, ALL, 0.1),
+)
 
 
 def build_tokenizer() -> "PreTrainedTokenizerFast":

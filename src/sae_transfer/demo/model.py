@@ -1,6 +1,5 @@
 """The demo's language model: a small Gemma 2 that learns the micro-world, and how well it has learnt it."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ from sae_transfer.prompts import render
 from sae_transfer.records import stable_hash
 
 SEED = 0
-STEPS = 6000
+STEPS = corpus.CURRICULUM[-1].until
 BATCH = 32
 LEARNING_RATE = 1e-3
 WARM_UP = 100
-EARLY, EARLY_RECAPS, LATE_RECAPS = 0.3, 0.5, 0.15  # share of recaps in the first 0.3 of all steps, and after
+DECAY_FROM = 0.7  # of all steps: the rate is constant until there
 CHECKPOINT_EVERY = 250
 IGNORE = -100
 
@@ -80,9 +79,9 @@ def train(checkpoint: Path, tokenizer: PreTrainedTokenizerFast, steps: int = STE
 
 
 def schedule(step: int, steps: int) -> float:
-    """Warm-up, then half a cosine down to a twentieth."""
-    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-    return min(1.0, (step + 1) / WARM_UP) * (0.05 + 0.95 * cosine)
+    """Warm-up, a constant rate, then a straight line down to a twentieth."""
+    left = (1 - step / steps) / (1 - DECAY_FROM)
+    return min(1.0, (step + 1) / WARM_UP, 0.05 + 0.95 * left)
 
 
 def accuracy(
@@ -141,9 +140,9 @@ def _additive(seen: torch.Tensor) -> torch.Tensor:
 
 def _batch(tokenizer: PreTrainedTokenizerFast, step: int) -> Packed:
     rng = Random(stable_hash(SEED, "batch", step))
-    domains = rng.choices(list(corpus.SHARES), list(corpus.SHARES.values()), k=BATCH)
-    share = EARLY_RECAPS if step < EARLY * STEPS else LATE_RECAPS
-    lessons = [corpus.lesson(next(scenes(domain, rng, held_out=False)), rng, share) for domain in domains]
+    term = next(term for term in corpus.CURRICULUM if step < term.until)
+    domains = rng.choices(list(term.shares), list(term.shares.values()), k=BATCH)
+    lessons = [corpus.lesson(next(scenes(domain, rng, held_out=False)), rng, term.recap_share) for domain in domains]
     return _packed(lessons, tokenizer)
 
 

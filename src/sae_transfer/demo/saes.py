@@ -37,7 +37,7 @@ class Recipe:
 RECIPES = {
     "narrow_2": Recipe(2, 512, "batchtopk"),
     "narrow_3": Recipe(3, 512, "batchtopk"),
-    "wide_3": Recipe(3, 2048, "batchtopk"),
+    "wide_3": Recipe(3, 2048, "batchtopk", steps=4000),
     "jumprelu_3": Recipe(3, 512, "jumprelu"),
 }
 
@@ -99,6 +99,7 @@ def train(recipe: Recipe, data: Streams, name: str, folder: Path) -> None:
         lr_scheduler_name="cosineannealing",
         lr_warm_up_steps=200,
         n_batches_for_norm_estimate=50,
+        dead_feature_window=300,  # steps; the default outlasts much of so short a training
     )
     sae = _training_sae(recipe, data.every.shape[1])
     trained = SAETrainer(config, sae, _batches(data, name)).fit()

@@ -1,10 +1,13 @@
 """fit_layer@<L>-<A> and fit_sae@<sae>-<A>: A's training rows in one space -> probes."""
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from sae_transfer import config, paths, probe_files, probes, splits
 from sae_transfer.probes import ProbeParams, Training
 from sae_transfer.stages import inputs, run
+
+SMALL = 1024  # rows or columns
 
 
 def fit(space: str, dataset: str) -> None:
@@ -15,10 +18,12 @@ def fit(space: str, dataset: str) -> None:
     X = inputs.space_rows(space, dataset, table)[wanted]
     train = Training(X, table["label"].to_numpy()[wanted], table["group"].to_numpy().astype(str)[wanted])
     method = probes.layer_probes if space.startswith("layer_") else probes.sae_probes
-    fitted = method(train, seed, chosen)
-    if chosen.matched_n_train < len(train):
-        matched = train.rows(np.asarray(splits.subset(train.labels, chosen.matched_n_train)))
-        fitted += method(matched, seed, chosen)
+    # On matrices this small, several BLAS threads spend their time waiting for each other.
+    with threadpool_limits(1 if min(X.shape) <= SMALL else None):
+        fitted = method(train, seed, chosen)
+        if chosen.matched_n_train < len(train):
+            matched = train.rows(np.asarray(splits.subset(train.labels, chosen.matched_n_train)))
+            fitted += method(matched, seed, chosen)
     probe_files.write(paths.PROBES / space / dataset, fitted)
 
 
