@@ -42,7 +42,8 @@ demo-model: install
 	python -m sae_transfer.demo.train
 
 bench: install
-	python -m benchmarks
+	python benchmarks/search.py
+	python benchmarks/coverage.py
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

@@ -30,8 +30,8 @@ ALL = {"passages": 2.0, "snippets": 1.0, "yesno": 2.5, "sums": 2.0, "people": 1.
 CURRICULUM = (
     Term(600, {"passages": 1.0}, 1.0),
     Term(1400, {"passages": 1.0, "sums": 1.0, "yesno": 1.0}, 1.0),
-    Term(3500, ALL, 0.5),
-    Term(6500, ALL, 0.1),
+    Term(3000, ALL, 0.5),
+    Term(5000, ALL, 0.1),
 )
 
 

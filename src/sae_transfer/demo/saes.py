@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-from sae_transfer import activations, features
+from sae_transfer import features
 from sae_transfer.demo.corpus import balanced
 from sae_transfer.demo.world import DOMAINS, scenes
 from sae_transfer.features import SaeParams
+from sae_transfer.models import decoder_layers
 from sae_transfer.prompts import TEMPLATES, render
 from sae_transfer.records import generator, stable_hash
 
@@ -66,7 +67,7 @@ def prompts(n: int, *, held_out: bool) -> list[str]:
 def streams(model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, layer: int, texts: list[str]) -> Streams:
     """What the layer puts out, before any final norm."""
     every, last = [], []
-    _, layers = activations.decoder_layers(model.model)
+    _, layers = decoder_layers(model.model)
     for start in range(0, len(texts), 256):
         batch = tokenizer(texts[start : start + 256], padding=True, return_tensors="pt")
         mask = batch["attention_mask"].bool()
@@ -85,7 +86,7 @@ def streams(model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, layer:
     return Streams(torch.cat(every), torch.cat(last))
 
 
-def train(recipe: Recipe, data: Streams, name: str, folder: Path) -> None:
+def train(recipe: Recipe, data: Streams, folder: Path) -> None:
     """Trains one SAE and saves it for inference."""
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
@@ -102,10 +103,10 @@ def train(recipe: Recipe, data: Streams, name: str, folder: Path) -> None:
         dead_feature_window=300,  # steps; the default outlasts much of so short a training
     )
     sae = _training_sae(recipe, data.every.shape[1])
-    trained = SAETrainer(config, sae, _batches(data, name)).fit()
+    trained = SAETrainer(config, sae, _batches(data)).fit()
     trained.cfg.metadata.model_name = "sae-transfer-demo"
     trained.cfg.metadata.hook_name = f"model.layers.{recipe.layer}"
-    trained.save_inference_model(folder / name)
+    trained.save_inference_model(folder)
 
 
 def _training_sae(recipe: Recipe, d_in: int) -> Any:
@@ -137,8 +138,8 @@ def _training_sae(recipe: Recipe, d_in: int) -> Any:
     )
 
 
-def _batches(data: Streams, name: str) -> Iterator[torch.Tensor]:
-    rng = generator(SEED, "SAE batches", name)
+def _batches(data: Streams) -> Iterator[torch.Tensor]:
+    rng = generator(SEED, "SAE batches")
     n_last = int(LAST_TOKENS * BATCH)
     while True:
         every = torch.from_numpy(rng.integers(len(data.every), size=BATCH - n_last))
@@ -148,7 +149,7 @@ def _batches(data: Streams, name: str) -> Iterator[torch.Tensor]:
 
 def quality(recipe: Recipe, name: str, folder: Path, held_out: Streams) -> dict[str, Any]:
     """The saved SAE, loaded as the study loads it: L0, explained variance and dead share on all and on last tokens."""
-    sae = features.load_sae(name, SaeParams(layer=recipe.layer, path=folder / name))
+    sae = features.load_sae(name, SaeParams(layer=recipe.layer, path=folder))
     return {
         part: asdict(features.encode(sae, name, np.asarray(getattr(held_out, part)))[1]) for part in ("every", "last")
     } | {"objective": recipe.objective, "layer": recipe.layer}

@@ -1,8 +1,9 @@
 """Trains the demo's language model and its SAEs: `make demo-model`. Seeded, and resumed by running it again."""
 
+import hashlib
+import shutil
 from pathlib import Path
 
-import torch
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from sae_transfer.demo import corpus, model, saes
@@ -29,20 +30,22 @@ def main() -> None:
 
 
 def train_saes(language_model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Trains the SAEs that are not there yet, and measures all of them."""
-    folder = FOLDER / "saes"
+    """Trains the SAEs that this very model does not have yet, and measures all of them as the study will load them."""
+    weights = hashlib.sha256((FOLDER / "model" / "model.safetensors").read_bytes()).hexdigest()
+    finished = WORK / f"saes-{weights[:16]}"
     training, held_out = (
         saes.prompts(n, held_out=kept) for n, kept in ((saes.TRAINING_PROMPTS, False), (saes.HELD_OUT_PROMPTS, True))
     )
     report = {}
     for name, recipe in saes.RECIPES.items():
-        if not (folder / name / "cfg.json").exists():
-            torch.manual_seed(saes.SEED)
-            saes.train(recipe, saes.streams(language_model, tokenizer, recipe.layer, training), name, folder)
-        report[name] = saes.quality(
-            recipe, name, folder, saes.streams(language_model, tokenizer, recipe.layer, held_out)
-        )
-        print(name, report[name])
+        if not (finished / name).exists():
+            data = saes.streams(language_model, tokenizer, recipe.layer, training)
+            saes.train(recipe, data, finished / f"{name}.tmp")
+            (finished / f"{name}.tmp").rename(finished / name)
+        shutil.copytree(finished / name, FOLDER / "saes" / name, dirs_exist_ok=True)
+        unseen = saes.streams(language_model, tokenizer, recipe.layer, held_out)
+        report[name] = saes.quality(recipe, name, FOLDER / "saes" / name, unseen)
+        print(name, report[name], flush=True)
     write_json(FOLDER / "saes.json", report)
 
 
