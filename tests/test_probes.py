@@ -8,9 +8,10 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from planted import QUICK, SHARED, SPURIOUS, balanced, features, groups_of, layer_domain, sae_domain
-from sae_transfer import metrics, probes
+from sae_transfer import logistic, metrics, probes
+from sae_transfer.logistic import fit_logistic
 from sae_transfer.metrics import auc
-from sae_transfer.probes import Training, cross_validate, fit_logistic
+from sae_transfer.probes import Training, cross_validate
 from sae_transfer.records import UserError
 
 ONE_SHARED = {SHARED: (0.1, 0.8)}
@@ -70,7 +71,7 @@ def test_standardised_fits_fold_the_scaling_into_the_weights(n, d):
     X = X * np.geomspace(1e-4, 1e4, d) + np.arange(d)
     Z = (X - X.mean(axis=0)) / X.std(axis=0)
     grid = [0.001, 0.1, 10.0]
-    for (weights, bias), C in zip(probes.standardised(X, labels, grid), grid, strict=True):
+    for (weights, bias), C in zip(logistic.standardised(X, labels, grid), grid, strict=True):
         expected = scikit_learns(Z, labels, C)
         np.testing.assert_allclose(X @ weights + bias, Z @ expected[:-1] + expected[-1], atol=1e-3)
         np.testing.assert_allclose(weights * X.std(axis=0), expected[:-1], atol=1e-4)
@@ -82,7 +83,7 @@ def test_rms_scaled_fits_fold_the_scaling_into_the_weights_and_do_not_centre(n, 
     X = np.abs(X) * np.geomspace(1e-4, 1e4, d)
     rms = np.sqrt(np.mean(X**2, axis=0))
     grid = [0.001, 0.1, 10.0]
-    for (weights, bias), C in zip(probes.rms_scaled(X, labels, grid), grid, strict=True):
+    for (weights, bias), C in zip(logistic.rms_scaled(X, labels, grid), grid, strict=True):
         expected = scikit_learns(X / rms, labels, C)
         np.testing.assert_allclose(np.r_[weights * rms, bias], expected, atol=1e-4)
 
@@ -91,7 +92,7 @@ def test_rms_scaled_fits_fold_the_scaling_into_the_weights_and_do_not_centre(n, 
 def test_a_constant_column_gets_no_weight(value):
     X, labels = columns_and_labels(100, 5, "noisy")
     X[:, 2] = value
-    weights, bias = probes.standardised(X, labels, [1.0])[0]
+    weights, bias = logistic.standardised(X, labels, [1.0])[0]
     assert weights[2] == 0
     assert np.isfinite([*weights, bias]).all()
 
@@ -99,7 +100,7 @@ def test_a_constant_column_gets_no_weight(value):
 def test_a_silent_feature_gets_no_weight():
     X, labels = columns_and_labels(100, 5, "noisy")
     X[:, 2] = 0
-    assert probes.rms_scaled(X, labels, [1.0])[0][0][2] == 0
+    assert logistic.rms_scaled(X, labels, [1.0])[0][0][2] == 0
 
 
 # what is selected
@@ -230,7 +231,7 @@ def test_ranking_outside_the_folds_would_make_noise_look_predictive():
     best = probes.ranked(wide, 0, QUICK).feature_ids[:32]
     areas = []
     for rest, test in wide.folded(3, 0):
-        weights, _ = probes.rms_scaled(rest.X[:, best].toarray(), rest.labels, [1.0])[0]
+        weights, _ = logistic.rms_scaled(rest.X[:, best].toarray(), rest.labels, [1.0])[0]
         areas.append(auc(test.X[:, best] @ weights, test.labels))
     assert np.mean(areas) > 0.7
 
@@ -414,3 +415,11 @@ def test_fitting_leaves_the_data_as_they_were():
     assert (data != train.X).nnz == 0
     assert train.X.nnz == data.nnz
     np.testing.assert_array_equal(train.labels, labels)
+
+
+def test_many_columns_are_fitted_as_scikit_learn_does():
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(700, logistic.NEWTON_COLUMNS + 50))
+    labels = (X[:, 0] + rng.normal(size=700) > 0).astype(int)
+    for C in (0.01, 1.0):
+        np.testing.assert_allclose(fit_logistic(X, labels, C), scikit_learns(X, labels, C), atol=1e-4)

@@ -4,17 +4,18 @@ A method is a function from training data to a list of probes. `cross_validate` 
 folds, so that everything it learns (ranking, scaling, C, N) is learnt anew where it is judged.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, sparse
+from scipy import sparse
 from scipy.special import expit
 
 from sae_transfer.config import Params
+from sae_transfer.logistic import rms_scaled, standardised
 from sae_transfer.metrics import auc
 from sae_transfer.records import UserError, generator
 from sae_transfer.search import MIN_ROWS, Ranking, entries, fit_columns, rank_features
@@ -95,84 +96,6 @@ class Probe:
 
 
 Method = Callable[[Training, int], list[Probe]]
-
-
-def fit_logistic(X: NDArray[Any], labels: NDArray[np.int_], C: float, start: Floats | None = None) -> Floats:
-    """L2-regularised logistic regression, scikit-learn's objective: C * sum(log loss) + |w|^2 / 2, the bias free.
-
-    Newton's method with step halving. Columns should be of comparable size (`standardised` and `rms_scaled` see to it).
-
-    Args:
-        X: [n, d].
-        labels: [n], 0 or 1.
-        C: inverse strength of the penalty.
-        start: [d + 1], a guess such as the solution for another C.
-
-    Returns:
-        [d + 1], the weights and then the bias.
-    """
-    X1 = np.c_[np.asarray(X, dtype=np.float64), np.ones(len(X))]
-    penalty = np.r_[np.full(X1.shape[1] - 1, 1 / C), 1e-12]
-    w = np.zeros(X1.shape[1]) if start is None else start
-
-    def loss(w: Floats) -> float:
-        logit = X1 @ w
-        return float(np.sum(np.logaddexp(0, logit) - labels * logit) + penalty @ w**2 / 2)
-
-    now = loss(w)
-    for _ in range(100):
-        p = expit(X1 @ w)
-        gradient = X1.T @ (p - labels) + penalty * w
-        hessian = (X1 * (p * (1 - p))[:, None]).T @ X1
-        hessian[np.diag_indices_from(hessian)] += penalty
-        step = linalg.solve(hessian, gradient, assume_a="pos")
-        decrease = float(gradient @ step)
-        if decrease < 1e-12 * max(now, 1.0):
-            break
-        size = 1.0
-        while (new := loss(w - size * step)) > now - 1e-4 * size * decrease and size > 1e-6:
-            size /= 2
-        w, now = w - size * step, new
-    return np.asarray(w, dtype=np.float64)
-
-
-def standardised(X: NDArray[Any], labels: NDArray[np.int_], C: Sequence[float]) -> list[tuple[Floats, float]]:
-    """Logistic regressions on columns of zero mean and unit deviation.
-
-    Args:
-        X: [n, d].
-        labels: [n].
-        C: ascending, so that each fit starts near the last.
-
-    Returns:
-        (weights [d], bias) on the raw columns, one for each C. A constant column gets no weight.
-    """
-    X = np.asarray(X, dtype=np.float64)
-    mean, deviation = X.mean(axis=0), X.std(axis=0)
-    varies = X.min(axis=0) < X.max(axis=0)  # rounding gives a constant column a tiny deviation
-    factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
-    fits = _path((X - mean) * factor, labels, C)
-    return [(w[:-1] * factor, float(w[-1] - (w[:-1] * factor) @ mean)) for w in fits]
-
-
-def rms_scaled(X: NDArray[Any], labels: NDArray[np.int_], C: Sequence[float]) -> list[tuple[Floats, float]]:
-    """Logistic regressions on features divided by their RMS and not centred: silence stays zero. As `standardised`."""
-    X = np.asarray(X, dtype=np.float64)
-    rms = np.sqrt(np.mean(X**2, axis=0))
-    factor = np.divide(1.0, rms, out=np.zeros_like(rms), where=rms > 0)
-    return [(w[:-1] * factor, float(w[-1])) for w in _path(X * factor, labels, C)]
-
-
-def _path(X: Floats, labels: NDArray[np.int_], C: Sequence[float]) -> list[Floats]:
-    """`fit_logistic` for each C; where d > n in the n-dimensional row space, which holds every optimum."""
-    basis, columns = None, X
-    if X.shape[1] > X.shape[0]:
-        basis, coordinates = linalg.qr(X.T, mode="economic")
-        columns = np.asarray(coordinates.T, dtype=np.float64)
-    fits: list[Floats] = []
-    for c in C:
-        fits.append(fit_logistic(columns, labels, c, fits[-1] if fits else None))
-    return fits if basis is None else [np.r_[basis @ w[:-1], w[-1]] for w in fits]
 
 
 def residual(train: Training, seed: int, params: ProbeParams) -> list[Probe]:
