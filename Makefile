@@ -18,6 +18,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 
 repro: install
 	dvc pull --quiet data.dvc models.dvc
+	sae-transfer check
 	sae-transfer prune
 	dvc repro
 	@sae-transfer summary

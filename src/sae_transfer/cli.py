@@ -1,6 +1,7 @@
 """What a person types: `sae-transfer COMMAND`. `dvc repro` runs the study; these commands look after it."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,15 @@ def generate() -> None:
 
 
 @app.command()
+def check() -> None:
+    """Check params.yaml before a run: every section, every name, and that files and layers are there."""
+    from sae_transfer.checks import check_params
+
+    check_params(config.read())
+    print("params.yaml is in order")
+
+
+@app.command()
 def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
 ) -> None:
@@ -37,10 +47,14 @@ def prune(
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _leftovers(params: dict[str, Any]) -> list[Path]:
-    study = params["study"]
-    spaces = {*study["saes"], *(f"layer_{layer}" for layer in params["model"]["layers"])}
-    datasets, defined = set(study["datasets"]), set(params["datasets"])
+def _leftovers(params: Mapping[str, Any]) -> list[Path]:
+    from sae_transfer.checks import check_names
+    from sae_transfer.models import ModelParams
+
+    study = check_names(params)  # a mistyped name must not delete the outputs of the name that was meant
+    layers = config.section(params, ModelParams, "model").layers
+    spaces = {*study.saes, *(f"layer_{layer}" for layer in layers)}
+    datasets, defined = set(study.datasets), set(params["datasets"])
     named = {
         paths.PROMPTS: defined,
         paths.ACTIVATIONS: datasets,
@@ -54,7 +68,7 @@ def _leftovers(params: dict[str, Any]) -> list[Path]:
 
 def _others(folder: Path, names: set[str]) -> list[Path]:
     present = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [path for path in present if path.name.split(".")[0] not in names]
+    return [path for path in present if (path.name if path.is_dir() else path.stem) not in names]
 
 
 @app.command()
@@ -63,9 +77,13 @@ def summary() -> None:
     for space, kinds in store.read_json(paths.RESULTS / "metrics.json").items():
         for kind, scores in kinds.items():
             if "auc_ood" in scores:
-                inside, outside = (f"{scores[name] or float('nan'):.3f}" for name in ("auc_in_domain", "auc_ood"))
+                inside, outside = (_decimals(scores[name]) for name in ("auc_in_domain", "auc_ood"))
                 print(f"{space:>12}  {kind:<16} mean AUC in domain {inside}, out of domain {outside}")
     print(f"\nresults/transfer.csv holds every number; open {paths.REPORT / 'index.html'} in a browser.")
+
+
+def _decimals(score: float | None) -> str:
+    return "nan" if score is None else f"{score:.3f}"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Reading params.yaml: frozen and strict, with a message that helps whoever mistyped a key."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,23 +21,39 @@ class Params(BaseModel):
 P = TypeVar("P", bound=Params)
 
 
-def read(path: Path = PARAMS_FILE) -> dict[str, Any]:
-    """The whole params file as plain dicts and lists.
+class Section(dict[str, Any]):
+    """A mapping of the params file that says which of its names was meant when one is not there."""
+
+    def __init__(self, values: Mapping[str, Any], place: str = "") -> None:
+        super().__init__(
+            {
+                name: Section(value, f"{place}.{name}".lstrip(".")) if isinstance(value, Mapping) else value
+                for name, value in values.items()
+            }
+        )
+        self.place = place
+
+    def __missing__(self, name: str) -> Any:
+        raise _no(name, self.place, self)
+
+
+def read(path: Path = PARAMS_FILE) -> Section:
+    """The whole params file: sections, lists and plain values. A name that it lacks is a `UserError` where it is read.
 
     Raises:
         UserError: the file is missing, is not YAML (with its line), or is no mapping.
     """
     try:
-        params = yaml.safe_load(path.read_text())
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run this from the project's root, where params.yaml lies") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         place = getattr(error, "problem_mark", None)
         line = f" line {place.line + 1}" if place else ""
         raise UserError(f"{path}{line}: not valid YAML; correct it or restore it from presets/") from None
     if not isinstance(params, dict):
         raise UserError(f"{path}: expected sections (name: value), found {type(params).__name__}")
-    return params
+    return Section(params)
 
 
 def section(params: Mapping[str, Any], kind: type[P], *path: str) -> P:
@@ -49,11 +65,13 @@ def section(params: Mapping[str, Any], kind: type[P], *path: str) -> P:
     value: Any = params
     for depth, name in enumerate(path):
         if not isinstance(value, Mapping) or name not in value:
-            known = value if isinstance(value, Mapping) else ()
-            where = ".".join(path[:depth]) or "its top level"
-            raise UserError(f"params.yaml: no '{name}' under {where}; {closest(name, known)}")
+            raise _no(name, ".".join(path[:depth]), value if isinstance(value, Mapping) else ())
         value = value[name]
     return parse(kind, value, ".".join(path))
+
+
+def _no(name: str, place: str, known: Iterable[str]) -> UserError:
+    return UserError(f"params.yaml: no '{name}' under {place or 'its top level'}; {closest(name, map(str, known))}")
 
 
 def parse(kind: type[P], value: Any, where: str) -> P:
@@ -65,10 +83,22 @@ def parse(kind: type[P], value: Any, where: str) -> P:
 
 
 def _first_problem(kind: type[Params], error: ValidationError, where: str) -> str:
-    problem = error.errors()[0]
+    # A mistyped key is both unknown and missing: what was typed says more than what was not.
+    problem = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     place = ".".join([where, *(str(part) for part in problem["loc"])])
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {place}; {closest(str(problem['loc'][-1]), kind.model_fields)}"
+        *outer, key = map(str, problem["loc"])
+        return f"unknown key {place}; {closest(key, _fields(kind, outer))}"
     if problem["type"] == "missing":
         return f"{place} is missing"
     return f"{place} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _fields(kind: type[BaseModel], path: Sequence[str]) -> Iterable[str]:
+    """The keys of the section that lies at `path` inside a section of this kind."""
+    for name in path:
+        inner = kind.model_fields[name].annotation if name in kind.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return ()
+        kind = inner
+    return kind.model_fields

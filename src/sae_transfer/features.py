@@ -5,6 +5,8 @@ The only home of sae_lens, which is imported inside functions since it takes sec
 
 import hashlib
 import re
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from scipy import sparse
 
 from sae_transfer.config import Params
 from sae_transfer.records import UserError
-from sae_transfer.store import missing, read_json, replacing, write_json
+from sae_transfer.store import damaged, missing, read_json, replacing, write_json
 
 BATCH_BYTES = 256 * 2**20  # of one dense [batch, d_sae] float32 buffer; SAELens allocates a few of them
 
@@ -56,25 +58,36 @@ def load_sae(name: str, params: SaeParams) -> Any:
     """The SAE in float32, checked against the layer that params name.
 
     Raises:
-        UserError: not found, its hook is at another place, or it expects activations that SAELens would not normalise.
+        UserError: not found, damaged, its hook is at another place, or it expects activations that SAELens would not
+            normalise.
     """
+    if params.path is not None and not params.path.is_dir():
+        raise _not_found(name, params.path)
     from sae_lens import SAE
+    from safetensors import SafetensorError
 
     try:
         if params.path is not None:
-            if not params.path.exists():
-                raise missing(params.path)
             sae = SAE.load_from_disk(params.path, device=params.device, dtype="float32")
         else:
             sae = SAE.from_pretrained(params.release, params.id, device=params.device, dtype="float32")
-    except (OSError, ValueError, KeyError) as error:
-        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"saes.{name}: cannot load {params.path or f'{params.release} {params.id}'}: {cause}") from None
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        source = params.path or f"{params.release} {params.id}"
+        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"saes.{name}: cannot load {source}: {cause}; restore it or correct params.yaml") from None
     _check(name, params, sae.cfg.metadata.hook_name, sae.cfg.normalize_activations)
     return sae.eval()
 
 
+def _not_found(name: str, path: Path) -> UserError:
+    if path.parts[:1] == ("models",):
+        return UserError(f"saes.{name}: {missing(path)}")
+    return UserError(f"saes.{name}: {path}: no such folder; correct its path in params.yaml")
+
+
 def _check(name: str, params: SaeParams, hook: str | None, normalisation: str) -> None:
+    if hook is not None and layer_of(hook) is None:
+        raise UserError(f"saes.{name}: its hook is {hook}, which is not on the residual stream; choose another SAE")
     if hook is not None and layer_of(hook) != params.layer:
         raise UserError(
             f"saes.{name}: its hook is {hook}, but params say layer {params.layer}; set layer to the hook's"
@@ -172,11 +185,20 @@ def read(folder: Path, name: str) -> sparse.csr_array:
             return sparse.csr_array((file["data"], file["indices"], file["indptr"]), shape=tuple(file["shape"]))
     except FileNotFoundError:
         raise missing(path) from None
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UserError(f"{path}: damaged ({error}); delete it and run `dvc repro`") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise damaged(path, error) from None
 
 
 def read_health(folder: Path, name: str) -> Health:
-    about = read_json(folder / f"{name}.json")
-    variance = about["explained_variance"]
-    return Health(about["width"], about["l0"], float("nan") if variance is None else variance, about["dead"])
+    """The health that `write` wrote.
+
+    Raises:
+        UserError: missing, or damaged.
+    """
+    path = folder / f"{name}.json"
+    about = read_json(path)
+    try:
+        variance = about["explained_variance"]
+        return Health(about["width"], about["l0"], float("nan") if variance is None else variance, about["dead"])
+    except (KeyError, TypeError) as error:
+        raise damaged(path, error) from None

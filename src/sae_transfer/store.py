@@ -15,6 +15,8 @@ import safetensors.numpy
 
 from sae_transfer.records import UserError
 
+ABOUT = "about"  # the one metadata entry of a safetensors file
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -33,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -43,11 +45,13 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise missing(path) from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} line {error.lineno}: not valid JSON; delete it and run `dvc repro`") from None
+    except UnicodeDecodeError as error:
+        raise damaged(path, error) from None
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -63,12 +67,14 @@ def read_table(path: Path) -> pd.DataFrame:
     """A table that `write_table` wrote.
 
     Raises:
-        UserError: the file is missing.
+        UserError: the file is missing or damaged.
     """
     try:
         return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     except FileNotFoundError:
         raise missing(path) from None
+    except (OSError, ValueError) as error:  # pyarrow and pandas raise either
+        raise damaged(path, error) from None
 
 
 def missing(path: Path) -> UserError:
@@ -78,10 +84,19 @@ def missing(path: Path) -> UserError:
     return UserError(f"{path}: not found; `dvc repro` makes it")
 
 
+def damaged(path: Path, error: Exception) -> UserError:
+    """What to say of a pipeline file that cannot be read."""
+    cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return UserError(f"{path}: damaged ({cause}); delete it and run `dvc repro`")
+
+
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], about: dict[str, str]) -> None:
-    """Named arrays as safetensors, with `about` as its text metadata."""
+    """Named arrays as safetensors, with `about` as its metadata; equal arrays give equal bytes."""
+    # One entry: safetensors writes several in an order that changes by run. C order: it ignores an array's strides.
+    metadata = {ABOUT: json.dumps(about, sort_keys=True)} if about else None
     with replacing(path) as temporary:
-        safetensors.numpy.save_file(arrays, temporary, metadata=about)
+        in_order = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        safetensors.numpy.save_file(in_order, temporary, metadata=metadata)
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -92,8 +107,9 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+            about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, about
     except FileNotFoundError:
         raise missing(path) from None
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: damaged ({error}); delete it and run `dvc repro`") from None
+    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+        raise damaged(path, error) from None

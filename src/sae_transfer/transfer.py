@@ -96,6 +96,7 @@ def cell(probe: Probe, scores: Floats, test: TestSet, residual: Reference) -> di
             auc=area.reason,
             accuracy=share.reason,
             auc_train_sd="trained once",
+            C="no penalty" if np.isnan(probe.C) else "",
             cv_auc="no fold trained this probe" if np.isnan(probe.cv_auc) else "",
             delta_residual=delta.reason,
         ),

@@ -39,7 +39,7 @@ RECIPES = {
     "narrow_2": Recipe(2, 512, "batchtopk"),
     "narrow_3": Recipe(3, 512, "batchtopk"),
     "wide_3": Recipe(3, 2048, "batchtopk", steps=4000),
-    "jumprelu_3": Recipe(3, 512, "jumprelu"),
+    "jumprelu_3": Recipe(3, 512, "jumprelu", l0=30),
 }
 
 
@@ -132,7 +132,7 @@ def _training_sae(recipe: Recipe, d_in: int) -> Any:
             l0_warm_up_steps=1000,
             jumprelu_init_threshold=0.1,
             jumprelu_bandwidth=0.2,
-            jumprelu_ste_to_input=True,
+            pre_act_loss_coefficient=3e-3,  # without it two features in three die
             **common,
         )
     )

@@ -13,6 +13,7 @@ SMALL = 1024  # rows or columns
 def fit(space: str, dataset: str) -> None:
     params = config.read()
     chosen, seed = config.section(params, ProbeParams, "probe"), int(params["seed"])
+    inputs.layer_of(space, params)  # an unknown space is refused before anything is read
     table = inputs.prompt_table(dataset)
     wanted = ((table["split"] == "train") & (table["variation"] == table["variation"][0])).to_numpy()
     X = inputs.space_rows(space, dataset, table)[wanted]

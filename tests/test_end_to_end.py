@@ -1,0 +1,525 @@
+"""The whole pipeline as a person runs it: `dvc repro` on a small copy of the demo, and what it does when disturbed."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import safetensors.numpy
+import yaml
+from pandas.testing import assert_frame_equal
+from sklearn.metrics import accuracy_score, roc_auc_score
+
+from sae_transfer import activations, config, features, probe_files, stages
+from sae_transfer.stages.encode import encode
+from sae_transfer.stages.extract import extract
+from sae_transfer.stages.fit import fit
+from sae_transfer.stages.prepare import prepare
+from sae_transfer.transfer import COLUMNS
+
+ROOT = Path(__file__).parents[1]
+TRAINS, SIZES, LAYER, SAE = ("passages", "people"), (60, 40), "layer_3", "narrow_3"
+TESTS = (("passages", "default"), ("passages", "terse"), ("people", "default"))
+SPACES = (LAYER, SAE)
+SCORED = ["train", "test", "test_variation", "condition", "n_train", "probe", "rank", "n_features"]
+# A proxy that is not there: nothing below may need a network.
+NOWHERE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+
+
+def small(params):
+    """The demo's params.yaml with two datasets, one of them in two templates, one layer and one SAE."""
+    params["study"] |= {"datasets": list(TRAINS), "saes": [SAE]}
+    params["model"]["layers"] = [3]
+    params["saes"] = {SAE: params["saes"][SAE]}
+    params["datasets"] = {name: params["datasets"][name] | {"n_train": 60, "n_test": 40} for name in TRAINS}
+    params["datasets"]["passages"]["variations"] = ["terse"]
+    params["probe"] |= {"C": [0.01, 1.0], "N": [2, 8], "top_k": 3, "repeats": 20, "matched_n_train": 40}
+    params["transfer"]["resamples"] = 200
+    return params
+
+
+class Project:
+    """A folder with a study in it, and the commands that a person runs there."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.env = os.environ | NOWHERE | {"PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "true"}
+        self.env["DVC_SITE_CACHE_DIR"] = str(folder.parent / "dvc")
+        self.env.pop("PYTHONPATH", None)
+
+    def start(self, *words, **options):
+        return subprocess.Popen(
+            words, cwd=self.folder, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+        )
+
+    def run(self, *words):
+        """(exit code, stdout, stderr) of a command."""
+        process = self.start(*words)
+        out, error = process.communicate(timeout=230)
+        return process.returncode, out, error
+
+    def dvc(self, *words):
+        code, out, error = self.run(sys.executable, "-m", "dvc", *words)
+        assert code == 0, out + error
+        return out
+
+    def stage(self, name, *words):
+        return self.run("env", "PYTHONPATH=src", "python", "-m", f"sae_transfer.stages.{name}", *words)
+
+    def edit(self, change):
+        """Changes params.yaml."""
+        path = self.folder / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        change(params)
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def copy(self, folder):
+        """A copy; what is large is linked, not copied, so a test that changes it puts a new file in its place."""
+
+        def link(source, target):
+            large = {"cache", "dvcstore", "models"} & set(Path(source).relative_to(self.folder).parts)
+            (os.link if large else shutil.copy2)(source, target)
+
+        shutil.copytree(self.folder, folder, copy_function=link, ignore=shutil.ignore_patterns("tmp", "__pycache__"))
+        return Project(folder)
+
+    def hashes(self, *folders):
+        """{path: sha256} of every file in the folders."""
+        paths = [path for name in folders for path in sorted((self.folder / name).rglob("*")) if path.is_file()]
+        return {str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+MADE = ("artifacts", "results", "report")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The demo, small, after `dvc repro`. No test changes it: those that change something take a `fresh` copy."""
+    made = Project(tmp_path_factory.mktemp("study") / "project")
+    shutil.copytree(ROOT / "src", made.folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("dvc.yaml", "data.dvc", "models.dvc", ".gitignore", ".dvcignore", ".dvc/config", "data/.gitignore"):
+        (made.folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, made.folder / name)
+    (made.folder / ".dvc/config.local").write_text("[core]\n    check_update = false\n")
+    params = small(yaml.safe_load((ROOT / "params.yaml").read_text()))
+    (made.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    assert made.run("git", "init", "--quiet")[0] == 0
+    _bring_data(made)
+    made.dvc("repro")
+    return made
+
+
+def _bring_data(made):
+    folders = ("data/demo", "data/paper", "models/demo")
+    if (ROOT / "dvcstore").is_dir():
+        shutil.copytree(ROOT / "dvcstore", made.folder / "dvcstore")
+        made.dvc("pull", "data.dvc", "models.dvc")
+    elif all((ROOT / folder).is_dir() for folder in folders):  # a demo model that is not pushed yet
+        for folder in folders:
+            shutil.copytree(ROOT / folder, made.folder / folder)
+        made.dvc("commit", "--force", "data.dvc", "models.dvc")
+    else:
+        pytest.skip("neither dvcstore/ nor data/demo, data/paper and models/demo are there")
+
+
+@pytest.fixture
+def fresh(project, tmp_path, monkeypatch):
+    """A copy of the finished project to disturb; the test runs in it."""
+    copy = project.copy(tmp_path / "project")
+    monkeypatch.chdir(copy.folder)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def table(project):
+    parts = [pd.read_parquet(project.folder / f"results/transfer/{space}.parquet") for space in SPACES]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_every_cell_is_there_once(table):
+    assert list(table.columns) == list(COLUMNS)
+    fixed = [("residual", "residual", 0), ("mean_difference", "residual", 0), ("shuffled_labels", "residual", 0)]
+    kinds = {(LAYER, probe, family, rank, 0) for probe, family, rank in fixed}
+    kinds |= {(SAE, "sparse_1", "sparse_1", rank, 1) for rank in (1, 2, 3)}
+    kinds |= {(SAE, "sparse_n", "sparse_n", 0, n) for n in (2, 8)} | {(SAE, "shuffled_labels", "sparse_1", 1, 1)}
+    rows = table[~((table["probe"] == "shuffled_labels") & (table["family"] == "sparse_n"))]
+    keys = ["space", "probe", "family", "rank", "n_features", "train", "test", "test_variation", "n_train"]
+    found = list(rows[keys].itertuples(index=False, name=None))
+    wanted = {(*kind, train, *test, size) for kind, train, test, size in product(kinds, TRAINS, TESTS, SIZES)}
+    assert len(found) == len(wanted)
+    assert set(found) == wanted
+
+
+def test_the_control_of_the_n_sparse_probe_has_the_n_that_was_selected(table):
+    where = ["train", "test", "test_variation", "n_train"]
+    chosen = table[(table["probe"] == "sparse_n") & table["selected"]].set_index(where)["n_features"]
+    control = table[(table["probe"] == "shuffled_labels") & (table["family"] == "sparse_n")].set_index(where)
+    assert len(chosen) == len(TRAINS) * len(TESTS) * len(SIZES)
+    assert chosen.sort_index().equals(control["n_features"].sort_index())
+
+
+def test_a_row_says_where_its_numbers_come_from(project, table):
+    assert (table["in_domain"] == (table["train"] == table["test"])).all()
+    assert set(table["in_domain"]) == {True, False}
+    assert set(zip(table["space"], table["sae"], table["layer"], strict=True)) == {(LAYER, "", 3), (SAE, SAE, 3)}
+    assert set(table["model"]) == {"models/demo/model"}
+    assert set(table["condition"]) == {"test"}
+    for test, rows in table.groupby("test"):
+        prompts = pd.read_parquet(project.folder / f"artifacts/prompts/{test}.parquet")
+        tested = prompts[(prompts["split"] == "test") & (prompts["variation"] == "default")]
+        assert set(rows["n_test"]) == {len(tested)} == {40}
+        assert set(rows["n_groups"]) == {tested["group"].nunique()}
+
+
+def test_prompts_are_balanced_and_no_group_crosses_the_split(project):
+    for dataset in TRAINS:
+        prompts = pd.read_parquet(project.folder / f"artifacts/prompts/{dataset}.parquet")
+        assert prompts.groupby("group")["split"].nunique().max() == 1
+        for variation, rows in prompts.groupby("variation"):
+            counts = rows.groupby(["split", "label"]).size().to_dict()
+            assert counts == {("train", 0): 30, ("train", 1): 30, ("test", 0): 20, ("test", 1): 20}, variation
+
+
+def test_the_csv_holds_what_the_parquet_files_hold(project, table):
+    csv = pd.read_csv(project.folder / "results/transfer.csv", keep_default_na=False, na_values={})
+    for column in table.columns:
+        if pd.api.types.is_float_dtype(table[column]):
+            csv[column] = pd.to_numeric(csv[column])
+    csv["feature_ids"] = csv["feature_ids"].astype(str)
+    assert_frame_equal(csv, table, rtol=1e-5, check_dtype=False)
+
+
+def test_intervals_contain_what_they_are_of(table):
+    for value, name in (("auc", "auc"), ("accuracy", "accuracy"), ("delta_residual", "delta")):
+        known = table[table[f"{name}_low"].notna()]
+        low, high = known[f"{name}_low"], known[f"{name}_high"]
+        assert len(known) > 100
+        assert (low <= known[value] + 1e-12).all()
+        assert (known[value] <= high + 1e-12).all()
+        inside = (known["auc"] > 0) & (known["auc"] < 1)  # at 0 and 1 every resample gives the same
+        assert inside.sum() > 30
+        assert (low < high)[inside].mean() > 0.9
+
+
+def test_what_is_missing_has_a_reason_and_what_has_a_reason_is_missing(table):
+    base = {"delta_low": "delta_residual", "delta_high": "delta_residual"}
+    for row in table.to_dict("records"):
+        told = {part.split(": ")[0] for part in row["reason"].split("; ")} - {""}
+        missing = {key for key, value in row.items() if isinstance(value, float) and np.isnan(value)}
+        assert {base.get(key, key.removesuffix("_low").removesuffix("_high")) for key in missing} == told
+
+
+def test_the_saved_scores_give_each_auc_and_accuracy_again(project, table):
+    checked = 0
+    for space in SPACES:
+        scores = pd.read_parquet(project.folder / f"artifacts/scores/{space}.parquet")
+        rows = table[(table["space"] == space) & (table["probe"] != "shuffled_labels")].set_index(SCORED)
+        areas = {}
+        for key, part in scores.groupby(SCORED):
+            areas[key] = roc_auc_score(part["label"], part["score"])
+            assert rows.loc[key, "auc"] == pytest.approx(areas[key], abs=1e-12)
+            right = accuracy_score(part["label"], part["probability"] >= 0.5)
+            assert rows.loc[key, "accuracy"] == pytest.approx(right, abs=1e-12)
+            checked += 1
+        assert set(areas) == set(rows.index)
+    assert checked == (table["probe"] != "shuffled_labels").sum()
+
+
+def test_differences_are_to_the_residual_probe_of_the_same_training_rows(table):
+    where = ["train", "test", "test_variation", "n_train"]
+    residual = table[table["probe"] == "residual"].set_index(where)["auc"]
+    rows = table[table["probe"] != "residual"]
+    against = residual.loc[list(rows[where].itertuples(index=False, name=None))].to_numpy()
+    np.testing.assert_allclose(rows["delta_residual"], rows["auc"] - against, atol=1e-12)
+
+
+def test_the_saved_probes_give_the_saved_scores_again(project):
+    for space, train, (test, variation) in product(SPACES, TRAINS, TESTS):
+        prompts = pd.read_parquet(project.folder / f"artifacts/prompts/{test}.parquet")
+        wanted = ((prompts["split"] == "test") & (prompts["variation"] == variation)).to_numpy()
+        made = project.folder / "artifacts"
+        if space == SAE:
+            X = features.read(made / "features" / test, SAE).toarray()[wanted]
+        else:
+            X = activations.read(made / "activations" / test, 3)[wanted]
+        scores = pd.read_parquet(made / f"scores/{space}.parquet")
+        scores = scores[(scores["train"] == train) & (scores["test"] == test)]
+        scores = scores[scores["test_variation"] == variation].set_index(["n_train", "probe", "rank", "n_features"])
+        for probe in probe_files.read(made / "probes" / space / train):
+            if probe.kind == "shuffled_labels":
+                continue
+            ids = np.arange(X.shape[1]) if probe.feature_ids is None else probe.feature_ids
+            n_features = 0 if probe.feature_ids is None else len(ids)
+            saved = scores.loc[(probe.n_train, probe.kind, probe.rank, n_features)]
+            assert list(saved["id"]) == list(prompts["id"][wanted])
+            assert list(saved["label"]) == list(prompts["label"][wanted])
+            expected = X[:, ids].astype(np.float64) @ probe.weights + probe.bias
+            np.testing.assert_allclose(saved["score"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_shuffled_labels_are_worth_nothing_and_the_probes_something(table):
+    control = table[table["probe"] == "shuffled_labels"]
+    assert len(control) == 3 * len(TRAINS) * len(TESTS) * len(SIZES)
+    standard_error = control["auc_train_sd"] / np.sqrt(20)
+    assert ((control["auc"] - 0.5).abs() < 4 * standard_error + 0.02).all()
+    assert abs(control["auc"].mean() - 0.5) < 0.15
+    assert ((control["auc_low"] <= 0.5) & (control["auc_high"] >= 0.5)).mean() > 0.6
+    assert control["auc_train_sd"].mean() > 0.02
+    own = table[(table["probe"] == "residual") & table["in_domain"] & (table["test_variation"] == "default")]
+    assert own["auc"].mean() > 0.65
+
+
+def test_a_second_run_runs_nothing(project):
+    def times():
+        return {p: p.stat().st_mtime_ns for name in MADE for p in (project.folder / name).rglob("*") if p.is_file()}
+
+    before, lock = times(), (project.folder / "dvc.lock").read_bytes()
+    said = project.dvc("repro")
+    assert "Running stage" not in said
+    assert "up to date" in said
+    assert times() == before
+    assert (project.folder / "dvc.lock").read_bytes() == lock
+
+
+def test_killed_in_the_middle_and_run_again_gives_the_same_bytes_as_a_run_in_one_go(project, fresh):
+    """From the fits on, everything is forgotten first, so that this is a second run and no cache answers for it."""
+    before = project.hashes(*MADE)
+    _forget(fresh, ("fit", "transfer", "report"))
+    assert not fresh.hashes("results", "artifacts/probes", "report")
+
+    running = fresh.start(sys.executable, "-m", "dvc", "repro", start_new_session=True)
+    lock, deadline = fresh.folder / "dvc.lock", time.monotonic() + 60
+    while not ("fit_layer@3-passages:" in lock.read_text() and _runs_a_stage(running.pid)):
+        assert running.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.communicate()
+    assert not (fresh.folder / "results/transfer.csv").exists()
+
+    said = fresh.dvc("repro")
+    assert said.count("Running stage") == 6  # of 7: what was finished stays
+    assert fresh.hashes(*MADE) == before
+
+
+def _forget(project, names):
+    """Deletes what the stages made, their entries in dvc.lock, and the cache of runs that would bring it back."""
+    path = project.folder / "dvc.lock"
+    lock = yaml.safe_load(path.read_text())
+    for name in [name for name in lock["stages"] if name.startswith(names)]:
+        for out in lock["stages"].pop(name)["outs"]:
+            target = project.folder / out["path"]
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+    path.unlink()
+    path.write_text(yaml.safe_dump(lock))
+    shutil.rmtree(project.folder / ".dvc/cache/runs")
+
+
+def _runs_a_stage(pid):
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "sae_transfer.stages.fit" in child.cmdline():
+                return True
+    return False
+
+
+def test_prompts_activations_and_features_made_again_are_the_same_bytes(fresh):
+    folders = ("artifacts/prompts", "artifacts/activations/people", "artifacts/features/people")
+    before = fresh.hashes(*folders)
+    for folder in folders[1:]:
+        shutil.rmtree(folder)
+    Path("artifacts/prompts/people.parquet").unlink()
+    for stage in (prepare, extract, encode):
+        stage("people")
+    assert len(before) > 5
+    assert fresh.hashes(*folders) == before
+
+
+def test_a_stored_activation_is_that_of_its_own_prompt(fresh):
+    params = config.section(config.read(), activations.ModelParams, "model")
+    prompts = pd.read_parquet("artifacts/prompts/passages.parquet")
+    rows = np.array([150, 3, 77])  # of both templates and both splits, each prompt alone and in another order
+    model, tokenizer = activations.load_model(params)
+    expected = activations.residual_stream(model, tokenizer, list(prompts["prompt"][rows]), params)[3]
+    stored = activations.read(Path("artifacts/activations/passages"), 3)
+    np.testing.assert_allclose(stored[rows], expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    assert not np.allclose(stored[rows + 1], expected, rtol=1e-2)
+
+
+def test_the_labels_of_test_rows_change_no_probe(fresh):
+    def with_other_labels(split):
+        path = Path("artifacts/prompts/passages.parquet")
+        prompts = pd.read_parquet(path)
+        rows = prompts["split"] == split
+        prompts.loc[rows, "label"] = np.random.default_rng(1).permutation(prompts.loc[rows, "label"])
+        path.unlink()
+        prompts.to_parquet(path, index=False)
+        for space in SPACES:
+            fit(space, "passages")
+        return fresh.hashes(*(f"artifacts/probes/{space}/passages" for space in SPACES))
+
+    before = fresh.hashes(*(f"artifacts/probes/{space}/passages" for space in SPACES))
+    assert with_other_labels("test") == before
+    after = with_other_labels("train")
+    assert all(after[path] != before[path] for path in before)
+
+
+def _changed(project):
+    """The stages that DVC would run; not those that only follow from them."""
+    return set(json.loads(project.dvc("status", "--json")))
+
+
+def test_a_third_dataset_runs_its_own_stages_and_the_comparisons(fresh):
+    def add(params):
+        params["study"]["datasets"].insert(1, "snippets")  # in the middle: stages have names, not positions
+        params["datasets"]["snippets"] = params["datasets"]["people"] | {"path": "data/demo/snippets.jsonl"}
+
+    fresh.edit(add)
+    own = {f"{stage}@snippets" for stage in ("prepare", "extract", "encode")}
+    own |= {"fit_layer@3-snippets", f"fit_sae@{SAE}-snippets"}
+    assert _changed(fresh) == own | {"transfer_layer@3", f"transfer_sae@{SAE}", "report"}
+
+
+def test_other_resamples_train_nothing_again(fresh):
+    fresh.edit(lambda params: params["transfer"].update(resamples=100))
+    assert _changed(fresh) == {"transfer_layer@3", f"transfer_sae@{SAE}"}
+
+
+# What a person gets wrong. Each gives exit code 2, one line that begins with "error: ", and changes no earlier result.
+
+
+def one_line(code, error):
+    lines = [line for line in error.splitlines() if "error: " in line]
+    assert code == 2, error
+    assert "Traceback" not in error
+    assert len(lines) == 1, error
+    assert error.splitlines()[-1] == lines[0]
+    return lines[0][lines[0].index("error: ") :]
+
+
+@pytest.fixture
+def unchanged(fresh):
+    before = fresh.hashes(*MADE)
+    yield fresh
+    assert fresh.hashes(*MADE) == before
+
+
+@pytest.fixture
+def called(unchanged, monkeypatch, capsys):
+    """Calls a stage as its command does, in this process: starting another for each error takes seconds."""
+
+    def call(stage, *words):
+        monkeypatch.setattr(sys, "argv", [stage.__name__, *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            stages.run(stage)
+        return one_line(ended.value.code, capsys.readouterr().err)
+
+    return call
+
+
+def command_fails(project, *words):
+    code, _, error = project.stage(*words)
+    assert len(error.splitlines()) == 1, error
+    return one_line(code, error)
+
+
+def test_unknown_dataset(unchanged):
+    said = command_fails(unchanged, "prepare", "pasages")
+    assert "'pasages'" in said
+    assert "did you mean passages?" in said
+
+
+def test_unknown_dataset_in_the_study(unchanged):
+    unchanged.edit(lambda params: params["study"]["datasets"].append("pasages"))
+    code, _, error = unchanged.run(sys.executable, "-m", "dvc", "repro")
+    assert code != 0
+    assert "'extract@pasages'" in error  # DVC's words: it misses the file before any code of ours could run
+    assert "Traceback" not in error
+
+
+def test_one_class(unchanged):
+    rows = [json.loads(line) for line in (unchanged.folder / "data/demo/people.jsonl").read_text().splitlines()]
+    (unchanged.folder / "mine.jsonl").write_text("".join(json.dumps(row | {"label": 1}) + "\n" for row in rows))
+    unchanged.edit(lambda params: params["datasets"]["people"].update(path="mine.jsonl"))
+    said = command_fails(unchanged, "prepare", "people")
+    assert "mine.jsonl" in said
+    assert "480 answerable and 0 unanswerable" in said
+
+
+def test_layer_beyond_the_model(unchanged):
+    unchanged.edit(lambda params: params["model"].update(layers=[3, 17]))
+    said = command_fails(unchanged, "extract", "people")
+    assert "layer 17" in said
+    assert "model.layers" in said
+
+
+def test_sae_of_another_layer(unchanged):
+    unchanged.edit(lambda params: params["saes"].update(narrow_2={"layer": 3, "path": "models/demo/saes/narrow_2"}))
+    unchanged.edit(lambda params: params["study"].update(saes=["narrow_2", SAE]))
+    said = command_fails(unchanged, "encode", "people")
+    assert "saes.narrow_2" in said
+    assert "layer 3" in said
+
+
+def _change_weights(change):
+    path = Path("models/demo/model/model.safetensors")
+    weights = safetensors.numpy.load_file(path)
+    key = next(name for name in sorted(weights) if name.endswith("layers.1.mlp.down_proj.weight"))
+    change(weights, key)
+    path.unlink()
+    safetensors.numpy.save_file(weights, path, metadata={"format": "pt"})
+    return key.removeprefix("model.")
+
+
+def test_weights_with_a_tensor_deleted(called):
+    key = _change_weights(lambda weights, key: weights.pop(key))
+    said = called(extract, "people")
+    assert key in said
+    assert "missing" in said
+
+
+def test_weights_with_nan(called):
+    _change_weights(lambda weights, key: weights[key].fill(np.nan))
+    said = called(extract, "people")
+    assert "row 0: NaN or infinity" in said
+    assert "layer 3" in said
+
+
+def test_prompt_longer_than_the_context(called):
+    context = json.loads(Path("models/demo/model/config.json").read_text())["max_position_embeddings"]
+    path = Path("artifacts/prompts/people.parquet")
+    kept = path.read_bytes()
+    prompts = pd.read_parquet(path)
+    prompts.loc[7, "prompt"] = "Hugo " * (context + 1)
+    path.unlink()
+    prompts.to_parquet(path, index=False)
+    said = called(extract, "people")
+    path.write_bytes(kept)
+    assert "row 7" in said
+    assert f"context has {context}" in said
+
+
+def test_a_stage_that_fails_in_dvc_repro_leaves_the_results_of_the_last_run(fresh):
+    before = fresh.hashes(*MADE)
+    fresh.edit(lambda params: params["datasets"]["people"].update(n_train=6000))
+    code, _, error = fresh.run(sys.executable, "-m", "dvc", "repro")
+    assert code != 0
+    assert "error: dataset people: n_train needs 3000" in error
+    assert fresh.hashes("results", "report") == {p: h for p, h in before.items() if not p.startswith("artifacts")}
+    fresh.edit(lambda params: params["datasets"]["people"].update(n_train=60))
+    said = fresh.dvc("repro")
+    assert "python -m" not in said  # it comes back from the cache
+    assert fresh.hashes(*MADE) == before
