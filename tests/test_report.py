@@ -35,7 +35,7 @@ def project(study, tmp_path_factory):
         store.write_json(folder / paths.FEATURES / dataset / "narrow_2.json", HEALTH)
     params = {
         "seed": 0,
-        "study": {"datasets": DATASETS, "saes": ["narrow_2"]},
+        "study": {"datasets": DATASETS, "saes": ["narrow_2"], "saes_identity": "models/demo/saes"},
         "model": {"name": "models/demo/model", "layers": [2], "dtype": "float32", "chat_template": False},
         "datasets": {name: {"loader": "table", "path": f"data/{name}.jsonl"} for name in DATASETS},
     }

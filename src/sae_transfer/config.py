@@ -50,7 +50,7 @@ def read(path: Path = PARAMS_FILE) -> Section:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         place = getattr(error, "problem_mark", None)
         line = f" line {place.line + 1}" if place else ""
-        raise UserError(f"{path}{line}: not valid YAML; correct it or restore it from presets/") from None
+        raise UserError(f"{path}{line}: not valid YAML; correct it, or restore it with git") from None
     if not isinstance(params, dict):
         raise UserError(f"{path}: expected sections (name: value), found {type(params).__name__}")
     return Section(params)
