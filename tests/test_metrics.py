@@ -30,7 +30,7 @@ def test_weighted_auc_equals_scikit_learns_sample_weights():
         labels, scores = scored(seed)
         weights = np.random.default_rng(seed).integers(0, 4, (5, len(labels))).astype(float)
         expected = [reference.roc_auc_score(labels, scores, sample_weight=w) for w in weights]
-        found = metrics.weighted_auc(metrics.ties(scores), labels, weights)
+        found = metrics.weighted_auc(scores, labels, weights)
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
@@ -47,7 +47,7 @@ def test_auc_depends_on_the_order_of_the_scores_alone():
 @pytest.mark.parametrize("label", [0, 1])
 def test_auc_of_one_class_is_missing(label):
     assert np.isnan(metrics.auc([1.0, 2.0], [label, label]))
-    weighted = metrics.weighted_auc(metrics.ties([1.0, 2.0]), [0, 1], [[1, 1], [label, 1 - label]])
+    weighted = metrics.weighted_auc([1.0, 2.0], [0, 1], [[1, 1], [label, 1 - label]])
     assert weighted[0] == 1
     assert np.isnan(weighted[1])
 

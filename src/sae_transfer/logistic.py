@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, optimize
+from scipy import linalg
 from scipy.special import expit
 
 Floats = NDArray[np.float64]
@@ -46,8 +46,10 @@ def _newton(X1: Floats, labels: NDArray[np.int_], penalty: Floats, w: Floats) ->
         p = expit(X1 @ w)
         gradient = X1.T @ (p - labels) + penalty * w
         hessian = (X1 * (p * (1 - p))[:, None]).T @ X1
-        hessian[np.diag_indices_from(hessian)] += penalty
-        step = linalg.solve(hessian, gradient, assume_a="pos")
+        hessian.flat[:: len(penalty) + 1] += penalty
+        _, step, failed = linalg.lapack.dposv(hessian, gradient)
+        if failed:
+            raise FloatingPointError("the Hessian is not positive definite: are the columns of comparable size?")
         decrease = float(gradient @ step)
         if decrease < 1e-12 * max(now, 1.0):
             break
@@ -59,6 +61,8 @@ def _newton(X1: Floats, labels: NDArray[np.int_], penalty: Floats, w: Floats) ->
 
 
 def _quasi_newton(X1: Floats, labels: NDArray[np.int_], penalty: Floats, w: Floats) -> Floats:
+    from scipy import optimize  # here, for start-up time
+
     def loss_and_gradient(w: Floats) -> tuple[float, Floats]:
         gradient = X1.T @ (expit(X1 @ w) - labels) + penalty * w
         return _loss(w, X1, labels, penalty), np.asarray(gradient, dtype=np.float64)

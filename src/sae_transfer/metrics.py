@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 MIN_GROUPS = 10
 LEVEL = 0.95
@@ -50,29 +50,34 @@ def auc(scores: ArrayLike, labels: ArrayLike) -> float:
     Returns:
         NaN where only one class is there.
     """
-    labels = np.asarray(labels)
-    return float(weighted_auc(ties(scores), labels, np.ones((1, len(labels))))[0])
+    order, starts = ties(scores)
+    positive = (np.asarray(labels)[order] == 1).astype(np.float64)
+    above, below = np.add.reduceat(positive, starts), np.add.reduceat(1 - positive, starts)
+    total = above.sum() * below.sum()
+    return float(above @ (np.cumsum(below) - below / 2) / total) if total else np.nan
 
 
-def weighted_auc(sorted_scores: Ties, labels: ArrayLike, weights: ArrayLike) -> Floats:
+def weighted_auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> Floats:
     """The AUC under each of R weightings of the rows, such as bootstrap counts.
 
+    With K the matrix of comparisons between answerable and unanswerable rows (1, 1/2 or 0), the AUC under weights w is
+    w+ K w- over the product of the classes' weights: one matrix product for all resamples, exact for counts.
+
     Args:
-        sorted_scores: `ties(scores)` of n rows.
+        scores: [n].
         labels: [n], 0 or 1.
         weights: [R, n], not negative.
 
     Returns:
         [R]; NaN where a weighting leaves only one class.
     """
-    order, starts = sorted_scores
-    positive = np.asarray(labels)[order] == 1
-    ascending = np.asarray(weights, dtype=np.float64)[:, order]
-    above = np.add.reduceat(ascending * positive, starts, axis=1)
-    below = np.add.reduceat(ascending * ~positive, starts, axis=1)
-    seen = np.cumsum(below, axis=1)
+    scores, weights = np.asarray(scores, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    positive = np.asarray(labels) == 1
+    high, low = scores[positive][:, None], scores[~positive]
+    comparisons = (high > low) + 0.5 * (high == low)
+    above, below = weights[:, positive], weights[:, ~positive]
     total = above.sum(axis=1) * below.sum(axis=1)
-    wins = (above * (seen - below / 2)).sum(axis=1)
+    wins = np.einsum("ij,ij->i", above @ comparisons, below)
     areas: Floats = np.divide(wins, total, out=np.full(len(total), np.nan), where=total > 0)
     return areas
 
@@ -118,7 +123,7 @@ def mean_interval(values: ArrayLike) -> Estimate:
     mean = float(values.mean())
     if len(values) < 2:
         return Estimate(mean, np.nan, np.nan, "one repeat")
-    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    half = stdtrit(len(values) - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(len(values))
     return Estimate(mean, float(mean - half), float(mean + half))
 
 

@@ -59,7 +59,7 @@ class Reference:
 
 
 def reference(scores: Floats, test: TestSet) -> Reference:
-    resampled = metrics.weighted_auc(metrics.ties(scores), test.labels, test.weights)
+    resampled = metrics.weighted_auc(scores, test.labels, test.weights)
     return Reference(metrics.auc(scores, test.labels), resampled)
 
 
