@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -230,3 +231,10 @@ def test_arrays_with_foreign_metadata_are_damaged(tmp_path):
     safetensors.numpy.save_file(ARRAYS, tmp_path / "a.safetensors", metadata={"about": "{half of"})
     with pytest.raises(UserError, match=r"a\.safetensors: damaged"):
         store.read_arrays(tmp_path / "a.safetensors")
+
+
+def test_work_that_does_not_fit_on_the_disk_is_refused_before_it_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2_000_000_000))
+    store.check_room(tmp_path / "artifacts", 2_000_000_000)
+    with pytest.raises(UserError, match=r"artifacts: needs about 3.5 GB, the disk has 2.0 GB free; make room"):
+        store.check_room(tmp_path / "artifacts", 3_500_000_000)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,21 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_room(folder: Path, n_bytes: int) -> None:
+    """Refuses work whose estimated output does not fit on the disk that holds `folder`, before it starts.
+
+    Raises:
+        UserError: with what it needs and what is free.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        need, have = (f"{size / 1e9:.1f} GB" for size in (n_bytes, free))
+        raise UserError(
+            f"{folder}: needs about {need}, the disk has {have} free; make room or take fewer rows or layers"
+        )
 
 
 def write_text(path: Path, text: str) -> None:

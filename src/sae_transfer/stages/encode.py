@@ -4,9 +4,11 @@ import hashlib
 
 from tqdm import tqdm
 
-from sae_transfer import activations, config, features, paths
+from sae_transfer import activations, config, features, paths, store
 from sae_transfer.features import SaeParams
 from sae_transfer.stages import run
+
+USUAL_L0, ENTRY = 300, 8  # active features a row, generously; bytes for an index and a value
 
 
 def encode(dataset: str) -> None:
@@ -15,6 +17,7 @@ def encode(dataset: str) -> None:
     for name in params["study"]["saes"]:
         chosen = config.section(params, SaeParams, "saes", name)
         rows = activations.read(folder, chosen.layer)
+        store.check_room(paths.FEATURES, len(rows) * USUAL_L0 * ENTRY)
         sae = features.load_sae(name, chosen)
         with tqdm(total=len(rows), desc=f"{dataset} {name}", unit="rows") as bar:
             encoded, health = features.encode(sae, name, rows, bar.update)
