@@ -14,16 +14,15 @@ export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro test lint types check demo-data demo-model bench install install-dev
+.PHONY: repro test lint types check demo-data demo-model bench pull install install-dev
 
-repro: install
-	dvc pull --quiet data.dvc models.dvc
+repro: pull
 	sae-transfer check
 	sae-transfer prune
 	dvc repro
 	@sae-transfer summary
 
-test: install-dev
+test: install-dev pull
 	pytest
 
 check: lint types test
@@ -45,6 +44,9 @@ demo-model: install
 bench: install
 	python benchmarks/search.py
 	python benchmarks/coverage.py
+
+pull: install
+	dvc pull --quiet data.dvc models.dvc
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
