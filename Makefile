@@ -3,7 +3,7 @@
 #   make test                   run the tests
 #   make TORCH_INDEX=URL ...    take PyTorch from this package index, for a CUDA or a CPU build of your choice
 SHELL := /bin/bash
-PYTHON ?= $(firstword $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p; done))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 TORCH_INDEX ?=
 TORCH := $(shell grep '^torch==' constraints.txt)
@@ -46,15 +46,14 @@ bench: install
 	python benchmarks/coverage.py
 
 pull: install
-	dvc pull --quiet data.dvc models.dvc
+	dvc pull --quiet --remote demo data.dvc models.dvc
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 
 # PyTorch goes first and pinned: a bare request may bring gigabytes of another build.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "error: no python3 found; install Python 3.11 or newer"; exit 2; }
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"error: {sys.executable} is Python {v[0]}.{v[1]}; 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; install one, or say where it is: make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	$(PIP) -c constraints.txt -e .
