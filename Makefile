@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro test lint types check demo-data demo-model bench pull install install-dev
+.PHONY: repro test lint types check deps demo-data demo-model bench pull install install-dev
 
 repro: pull
 	sae-transfer check
@@ -33,6 +33,10 @@ lint: install-dev
 
 types: install-dev
 	mypy
+
+# After an import was added or removed: the modules that each stage of dvc.yaml depends on.
+deps: install
+	python tests/closure.py
 
 demo-data: install
 	sae-transfer data generate

@@ -3,15 +3,13 @@
 import ast
 import configparser
 import json
-import re
-from itertools import accumulate
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = "src/sae_transfer"
+from closure import PACKAGE, ROOT, closure, entry, with_closures
+
 STUDY = {"cells", "figures", "metrics", "probe_files", "probes", "prompts", "report", "search", "splits", "transfer"}
 STORE = ROOT / "dvcstore"
 
@@ -22,46 +20,6 @@ def read(path):
 
 STAGES = {name: stage.get("do", stage) for name, stage in read("dvc.yaml")["stages"].items()}
 every_stage = pytest.mark.parametrize("name", STAGES)
-
-
-def entry(stage):
-    """The module that a stage's command runs."""
-    return re.search(r"python -m (sae_transfer[.\w]+)", stage["cmd"])[1]
-
-
-def closure(module, src=ROOT / "src"):
-    """Files under `src` that running a module can import (inside functions too), or that it names as package data."""
-    package = src / module.split(".")[0]
-    data = {path.name: path for path in package.rglob("*") if path.suffix in (".html", ".tsv")}
-    found, open_ = set(), [module]
-    while open_:
-        for name in accumulate(open_.pop().split("."), "{}.{}".format):
-            path = _file(name, src)
-            if path is None or path in found:
-                continue
-            found.add(path)
-            tree = ast.parse(path.read_text())
-            open_ += _imports(tree, package.name)
-            texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-            found |= {data[name] for name in texts & data.keys()}
-    return {path.relative_to(src.parent).as_posix() for path in found}
-
-
-def _file(name, src):
-    path = src.joinpath(*name.split("."))
-    candidates = (path / "__init__.py", path.with_suffix(".py"))
-    return next((file for file in candidates if file.is_file()), None)
-
-
-def _imports(tree, package):
-    """Dotted names; of `from a import b` both a and a.b, since b may be a module or a function."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            assert not node.level, "relative imports are not followed"
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        yield from (name for name in names if name.split(".")[0] == package)
 
 
 def test_closure_follows_every_way_to_import_and_nothing_else(tmp_path):
@@ -91,12 +49,21 @@ def test_closure_follows_every_way_to_import_and_nothing_else(tmp_path):
 def test_code_deps_equal_the_import_closure(name):
     deps = [dep for dep in STAGES[name]["deps"] if dep.startswith(f"{PACKAGE}/")]
     assert len(deps) == len(set(deps))
-    assert set(deps) == closure(entry(STAGES[name]))
+    assert set(deps) == closure(entry(STAGES[name]["cmd"]))
+
+
+def test_rewriting_the_code_deps_changes_nothing_where_they_are_right_and_mends_them_where_not():
+    right = (ROOT / "dvc.yaml").read_text()
+    assert with_closures(right) == right
+    module = f"- {PACKAGE}/records.py\n"
+    assert right.count(module) > len(STAGES) // 2
+    wrong = "".join(line for line in right.splitlines(keepends=True) if not line.endswith(module))
+    assert with_closures(wrong) == right
 
 
 @pytest.mark.parametrize("name", ["extract", "encode"])
 def test_what_costs_gpu_hours_depends_on_no_module_of_the_study(name):
-    parts = {part for path in closure(entry(STAGES[name])) for part in Path(path).with_suffix("").parts}
+    parts = {part for path in closure(entry(STAGES[name]["cmd"])) for part in Path(path).with_suffix("").parts}
     assert STUDY & parts == set()
 
 
@@ -122,7 +89,7 @@ def sections_read(path):
 @every_stage
 def test_a_stage_declares_the_params_that_it_reads(name):
     declared = {param.split(".")[0] for param in STAGES[name]["params"]}
-    own = sections_read("src/" + entry(STAGES[name]).replace(".", "/") + ".py")
+    own = sections_read("src/" + entry(STAGES[name]["cmd"]).replace(".", "/") + ".py")
     assert own
     assert own <= declared
     assert declared <= own | sections_read(f"{PACKAGE}/stages/inputs.py")

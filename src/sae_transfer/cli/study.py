@@ -1,6 +1,5 @@
-"""What a person types: `sae-transfer COMMAND`. `dvc repro` runs the study; these commands look after it."""
+"""`sae-transfer check`, `prune` and `summary`: what looks after a study."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,24 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from sae_transfer import config, paths, store
-from sae_transfer.records import UserError
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-data = typer.Typer(no_args_is_help=True, help="Datasets under data/.")
-app.add_typer(data, name="data")
 
 
-@data.command("generate")
-def generate() -> None:
-    """Write the generated datasets: data/demo (the micro-world) and data/paper (equation, celebrity)."""
-    from sae_transfer.datasets import generated
-
-    for path, rows in generated.everything(int(config.read()["seed"])):
-        store.write_text(path, generated.as_jsonl(rows))
-        print(f"{path}: {len(rows)} rows")
-
-
-@app.command()
 def check() -> None:
     """Check params.yaml before a run: every section, every name, and that files and layers are there."""
     from sae_transfer.checks import check_params
@@ -34,7 +17,6 @@ def check() -> None:
     print("params.yaml is in order")
 
 
-@app.command()
 def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
 ) -> None:
@@ -71,7 +53,6 @@ def _others(folder: Path, names: set[str]) -> list[Path]:
     return [path for path in present if (path.name if path.is_dir() else path.stem) not in names]
 
 
-@app.command()
 def summary() -> None:
     """Say in a few lines what the last `dvc repro` found, and where to look."""
     for space, kinds in store.read_json(paths.RESULTS / "metrics.json").items():
@@ -84,16 +65,3 @@ def summary() -> None:
 
 def _decimals(score: float | None) -> str:
     return "nan" if score is None else f"{score:.3f}"
-
-
-def main() -> None:
-    """Runs the command; a person's mistake is one line on stderr and exit code 2, with --debug its traceback too."""
-    debug = "--debug" in sys.argv
-    arguments = [word for word in sys.argv[1:] if word != "--debug"]
-    try:
-        app(args=arguments)
-    except UserError as error:
-        if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -1,0 +1,30 @@
+"""What a person types: `sae-transfer COMMAND`. `dvc repro` runs the study; these commands look after it."""
+
+import sys
+
+import typer
+
+from sae_transfer.cli import data, study
+from sae_transfer.records import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.command()(study.check)
+app.command()(study.prune)
+app.command()(study.summary)
+
+data_app = typer.Typer(no_args_is_help=True, help="Datasets under data/.")
+data_app.command()(data.generate)
+app.add_typer(data_app, name="data")
+
+
+def main() -> None:
+    """Runs the command; a person's mistake is one line on stderr and exit code 2, with --debug its traceback too."""
+    debug = "--debug" in sys.argv
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    try:
+        app(args=arguments)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
