@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from sae_transfer import cells
 from sae_transfer.figures.comparisons import auc_by_n, in_domain_vs_ood, variations
 from sae_transfer.figures.heatmaps import colours, heatmap
+from sae_transfer.figures.studies import two_studies
 from sae_transfer.figures.style import STYLE
 from sae_transfer.store import replacing
 
-__all__ = ["auc_by_n", "colours", "draw", "heatmap", "in_domain_vs_ood", "save", "variations", "varied"]
+__all__ = ["auc_by_n", "colours", "draw", "heatmap", "in_domain_vs_ood", "save", "two_studies", "variations", "varied"]
 
 
 def draw(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:

@@ -38,15 +38,21 @@ def tints(rows: pd.DataFrame) -> dict[str, str]:
 def panels(rows: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, tuple[str, pd.DataFrame]]]]:
     """A figure with a titled panel for each SAE (two a row), and those panels with their rows."""
     parts = cells.panels(rows)
-    columns = min(len(parts), 2)
-    lines = -(-len(parts) // columns)
+    figure, titled = grid_of([title for title, _ in parts])
+    return figure, [(axes, part) for (axes, _), part in zip(titled, parts, strict=True)]
+
+
+def grid_of(titles: list[str]) -> tuple[Figure, list[tuple[Axes, str]]]:
+    """A figure with a panel for each title (two a row), and those panels with their titles."""
+    columns = min(len(titles), 2)
+    lines = -(-len(titles) // columns)
     figure = Figure(
         figsize=(max(3.9 * columns, 6), 3.3 * lines + 0.8), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
     )
     grid = figure.subplots(lines, columns, squeeze=False).flat
-    panels = list(zip(grid, parts, strict=False))
-    for axes in list(grid)[len(parts) :]:
+    panels = list(zip(grid, titles, strict=False))
+    for axes in list(grid)[len(titles) :]:
         axes.set_visible(False)
-    for axes, (title, _) in panels:
+    for axes, title in panels:
         axes.set_title(title, fontweight="bold")
     return figure, panels
