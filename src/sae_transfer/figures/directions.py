@@ -71,9 +71,9 @@ def residual_cosines(similarities: pd.DataFrame) -> Figure:
     for (axes, _), (_, part) in zip(panels, rows.groupby("layer", sort=False), strict=True):
         square = np.eye(len(names))
         means = part.groupby(["measure", "train", "other_train"], as_index=False)["similarity"].mean()
-        for row in means.to_dict("records"):
-            i, j = sorted((names.index(row["train"]), names.index(row["other_train"])))
-            square[(i, j) if row["measure"] == "cosine" else (j, i)] = row["similarity"]
+        for measure, a, b, value in zip(*(means[name] for name in means), strict=True):
+            i, j = sorted((names.index(a), names.index(b)))
+            square[(i, j) if measure == "cosine" else (j, i)] = value
         axes.imshow(square, cmap="RdBu", vmin=-1.15, vmax=1.15)
         for i, j in np.ndindex(square.shape):
             if i != j:
