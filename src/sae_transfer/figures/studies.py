@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sae_transfer import cells
-from sae_transfer.figures.style import MARKERS, STYLE, grid_of, legend, tints
+from sae_transfer.figures.style import MARKERS, STYLE, grid_of, hollow, legend, tints
 
 
 @matplotlib.rc_context(STYLE)
@@ -34,8 +34,6 @@ def two_studies(table: pd.DataFrame, x: str, y: str) -> Figure:
         Line2D([], [], color=colour, marker=marker, linestyle="", label=cells.name(key))
         for marker, (key, colour) in zip(MARKERS, tint.items(), strict=False)
     ]
-    handles.append(
-        Line2D([], [], color="#555555", marker="o", markerfacecolor="none", linestyle="", label="may be equal")
-    )
+    handles.append(hollow("interval of the difference contains 0, or none"))
     legend(figure, handles)
     return figure
