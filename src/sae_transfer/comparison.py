@@ -114,16 +114,13 @@ class _Paired:
         if rows not in self.weights:
             rng = generator(self.seed, "comparison", test)
             self.weights[rows] = metrics.group_weights(groups, self.resamples, rng)
-        value, resampled = 0.0, np.zeros(self.resamples)
-        for sign, column in ((1, "score_y"), (-1, "score_x")):
-            scores = shared[column].to_numpy()
-            value += sign * metrics.auc(scores, labels)
-            resampled += sign * metrics.weighted_auc(scores, labels, self.weights[rows])
-        n_groups = len(np.unique(groups))
-        found = metrics.interval(value, resampled, n_groups)
+        y, x = shared["score_y"].to_numpy(), shared["score_x"].to_numpy()
+        drawn_y, drawn_x = (metrics.weighted_auc(scores, labels, self.weights[rows]) for scores in (y, x))
+        n_groups = metrics.effective_groups(labels, groups)
+        found = metrics.difference_interval(metrics.auc(y, labels), metrics.auc(x, labels), drawn_y, drawn_x, n_groups)
         return {
             "n_shared": len(shared),
-            "n_groups": n_groups,
+            "n_groups": len(np.unique(groups)),
             "difference": found.value,
             "low": found.low,
             "high": found.high,
