@@ -6,8 +6,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sae_transfer import cells
 from sae_transfer.figures.style import MARKERS, STYLE, grid_of, legend
 
+VERDICTS = {"found": "#0072B2", "missed": "#D55E00", "no_good_feature": "#7F7F7F", "open": "#E69F00", "": "#cccccc"}
 SEES = {"no": ("#0072B2", "no row of B"), "rows": ("#009E73", "rows of B"), "labels": ("#D55E00", "labels of B")}
 
 
@@ -71,4 +73,61 @@ def held_out(table: pd.DataFrame, names: tuple[str, ...]) -> Figure:
         for marker, domain in zip(MARKERS, domains, strict=False)
     ]
     legend(figure, [*_seen(), *shapes])
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def oracle_gap(table: pd.DataFrame) -> Figure:
+    """AUC on B of the standard selection on A against that of the oracle trained on B; one panel an SAE.
+
+    Args:
+        table: columns `sae` and `generalization.oracle.COLUMNS`.
+    """
+    rows = table[table["oracle"] == "trained_on_target"].dropna(subset=["auc", "oracle_auc"])
+    figure, panels = grid_of([str(sae) for sae in rows["sae"].unique()])
+    shapes = dict(zip(rows["probe"].unique(), MARKERS, strict=False))
+    for axes, sae in panels:
+        for row in rows[rows["sae"] == sae].to_dict("records"):
+            colour = VERDICTS.get(row["verdict"], VERDICTS[""])
+            axes.plot(row["auc"], row["oracle_auc"], shapes[row["probe"]], color=colour, markersize=5, alpha=0.8)
+        axes.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle=":", zorder=0)
+        low = min(0.4, float(rows["auc"].min()) - 0.02)
+        axes.set(xlim=(low, 1.02), ylim=(0.4, 1.02), xlabel="AUC on B, selected on A", ylabel="AUC on B, oracle")
+    handles = [
+        Line2D([], [], color=c, marker="s", linestyle="", label=v.replace("_", " ")) for v, c in VERDICTS.items() if v
+    ]
+    handles += [Line2D([], [], color="#555555", marker=m, linestyle="", label=cells.name(p)) for p, m in shapes.items()]
+    legend(figure, handles)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def policies(table: pd.DataFrame) -> Figure:
+    """Regret of every policy: a small point a pair (A, B), a large one for the mean; one panel an SAE.
+
+    Args:
+        table: columns `sae` and `generalization.policies.COLUMNS`.
+    """
+    rows = table.dropna(subset=["regret"])
+    names = list(dict.fromkeys(rows["policy"]))[::-1]
+    kinds = dict(zip(rows["probe"].unique(), (0.18, -0.18), strict=False))
+    figure, panels = grid_of([str(sae) for sae in rows["sae"].unique()], height=0.32 * len(names) + 0.9)
+    for axes, sae in panels:
+        for place, policy in enumerate(names):
+            for (kind, shift), marker in zip(kinds.items(), MARKERS, strict=False):
+                part = rows[(rows["sae"] == sae) & (rows["policy"] == policy) & (rows["probe"] == kind)]
+                colour = SEES.get(str(part["uses_target"].iloc[0]) if len(part) else "no", SEES["no"])[0]
+                axes.plot(part["regret"], [place + shift] * len(part), ".", color=colour, alpha=0.35, markersize=4)
+                axes.plot(
+                    part["regret"].mean(), place + shift, marker, color=colour, markersize=6, markeredgecolor="white"
+                )
+        axes.axvline(0, color="#888888", linewidth=1, zorder=0)
+        axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8)
+        axes.set(xlabel="regret: AUC of the oracle minus AUC of the policy", ylim=(-0.6, len(names) - 0.4))
+        axes.grid(axis="y", color="#eeeeee")
+    shapes = [
+        Line2D([], [], color="#555555", marker=marker, linestyle="", label=cells.name(kind))
+        for kind, marker in zip(kinds, MARKERS, strict=False)
+    ]
+    legend(figure, [*_seen(), *shapes], "the policy sees")
     return figure

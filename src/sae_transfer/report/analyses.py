@@ -57,7 +57,7 @@ class Column:
     """A column of a table of the report: a column of the frame, its heading, and the columns of its interval."""
 
     name: str
-    heading: str
+    heading: str = ""  # the name, unless given
     interval: tuple[str, str] | None = None
     digits: int = 2
     signed: bool = False
@@ -67,7 +67,7 @@ def tabulate(frame: pd.DataFrame, caption: str, columns: Sequence[Column]) -> Ta
     """A frame as a table of the report; numbers with their intervals beside them, the reason where one is missing."""
     numeric = {column.name: pd.api.types.is_numeric_dtype(frame[column.name]) for column in columns}
     numeric = {name: is_number and frame[name].dtype != bool for name, is_number in numeric.items()}
-    headings = [Heading(column.heading, numeric[column.name]) for column in columns]
+    headings = [Heading(column.heading or column.name, numeric[column.name]) for column in columns]
     rows = [[_cell(row, column, numeric[column.name]) for column in columns] for row in frame.to_dict("records")]
     return Table(caption, headings, rows)
 
