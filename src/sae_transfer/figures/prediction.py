@@ -10,6 +10,9 @@ from sae_transfer import cells
 from sae_transfer.figures.style import MARKERS, STYLE, grid_of, legend
 
 VERDICTS = {"found": "#0072B2", "missed": "#D55E00", "no_good_feature": "#7F7F7F", "open": "#E69F00", "": "#cccccc"}
+SHOWN = ("combined", "agreement_sources", "agreement", "few_64", "few_16", "mahalanobis_target", "agreement_target")[
+    ::-1
+]
 SEES = {"no": ("#0072B2", "no row of B"), "rows": ("#009E73", "rows of B"), "labels": ("#D55E00", "labels of B")}
 
 
@@ -44,7 +47,7 @@ def _seen() -> list[Line2D]:
 
 
 @matplotlib.rc_context(STYLE)
-def held_out(table: pd.DataFrame, names: tuple[str, ...]) -> Figure:
+def held_out(table: pd.DataFrame, names: tuple[str, ...] = SHOWN) -> Figure:
     """R2 of predicting the AUC of features on a domain that the prediction was not fitted on, a point a domain.
 
     What is below -1 stands at -1.

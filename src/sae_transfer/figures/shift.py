@@ -19,7 +19,7 @@ VERDICTS = {
 
 @matplotlib.rc_context(STYLE)
 def calibration(table: pd.DataFrame) -> Figure:
-    """Accuracy out of domain at A's threshold, against accuracy once the bias is fitted on labels of B; a panel a space.
+    """Accuracy out of domain at A's threshold, against accuracy with the bias fitted on labels of B.
 
     Args:
         table: columns `calibration.COLUMNS`.
