@@ -1,11 +1,12 @@
 """report: transfer tables and SAE health -> results/transfer.csv, results/metrics.json, figures and one page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from sae_transfer import config, features, figures, paths, report, store
+from sae_transfer import config, features, figures, paths, report, stability, store
 from sae_transfer.report import About
 from sae_transfer.stages import run
 from sae_transfer.stages.inputs import StudyParams
@@ -16,18 +17,25 @@ def make_report() -> None:
     study = config.section(params, StudyParams, "study")
     spaces = [f"layer_{layer}" for layer in params["model"]["layers"]] + list(study.saes)
     tables = [store.read_table(paths.TRANSFER / f"{space}.parquet") for space in spaces]
-    table = pd.concat(tables, ignore_index=True)
+    bootstrap = _joined([paths.BOOTSTRAP_TABLES / f"{space}.csv" for space in spaces])
+    stable = _joined([paths.BOOTSTRAP_TABLES / f"{sae}_features.csv" for sae in study.saes])
+    table = stability.with_train_sd(pd.concat(tables, ignore_index=True), bootstrap)
     about = _about(params, study)
     numbers = report.summary(table)
     svgs = {}
     for name, figure in figures.draw(table):
         figures.save(figure, paths.FIGURES, name)
         svgs[name] = (paths.FIGURES / f"{name}.svg").read_text()
-    # six digits are more than any number here is worth, and do not differ between platforms as the last bits do
-    store.write_text(paths.RESULTS / "transfer.csv", table.to_csv(index=False, float_format="%.6g"))
+    for name, joined in (("transfer", table), ("bootstrap", bootstrap), ("bootstrap_features", stable)):
+        # six digits are more than any number here is worth, and do not differ between platforms as the last bits do
+        store.write_text(paths.RESULTS / f"{name}.csv", joined.to_csv(index=False, float_format="%.6g"))
     store.write_json(paths.RESULTS / "metrics.json", numbers)
     store.write_text(paths.REPORT / "index.html", report.page(table, numbers, svgs, about))
     print(f"open {paths.REPORT / 'index.html'} in a browser")
+
+
+def _joined(tables: Sequence[Path]) -> pd.DataFrame:
+    return pd.concat([store.read_table(path) for path in tables], ignore_index=True) if tables else pd.DataFrame()
 
 
 def _about(params: Mapping[str, Any], study: StudyParams) -> About:
