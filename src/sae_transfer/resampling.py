@@ -95,7 +95,7 @@ def refit_layer(fitted: Sequence[Probe], train: Training, seed: int, params: Pro
 def refit_sae(fitted: Sequence[Probe], train: Training, seed: int, params: ProbeParams) -> Refit:
     """The probes of an SAE space, trained anew: on the features of the same rank, or on the N best, of this sample."""
     best = ranked(train, seed, params).feature_ids
-    ones = sparse_1(train, best[: max((probe.rank for probe in fitted), default=0)])
+    ones = sparse_1(train, best[: max((probe.rank for probe in fitted), default=0)], params.ranking)
     anew: list[Probe | None] = []
     for probe in fitted:
         if len(best) < max(probe.rank, len(probe.weights)):
@@ -103,7 +103,16 @@ def refit_sae(fitted: Sequence[Probe], train: Training, seed: int, params: Probe
         elif probe.kind == "sparse_1":
             anew.append(ones[probe.rank - 1])
         else:
-            anew.append(sparse_n(train, best[: len(probe.weights)], probe.C, selected=probe.selected))
+            anew.append(
+                sparse_n(
+                    train,
+                    best[: len(probe.weights)],
+                    probe.C,
+                    selected=probe.selected,
+                    ranking=params.ranking,
+                    scaling=params.scaling,
+                )
+            )
     return Refit(anew, best)
 
 

@@ -61,19 +61,16 @@ def _write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def _data(space: str, dataset: str) -> Data:
-    table = inputs.prompt_table(dataset)
-    X, template = inputs.space_rows(space, dataset, table), str(table["variation"].iloc[0])
-    labels, groups = table["label"].to_numpy(), table["group"].to_numpy().astype(str)
-    own = table["variation"] == template
-    train, test = (np.flatnonzero(own & (table["split"] == split)) for split in ("train", "test"))
-    X_test = X[test] if isinstance(X, np.ndarray) else X[test].tocsc()  # probes read columns
-    return Data(Training(X[train], labels[train], groups[train]), HeldOut(X_test, labels[test]), template)
+    X, labels, _ = inputs.split_rows(space, dataset, "test")
+    columns = X if isinstance(X, np.ndarray) else X.tocsc()  # probes read columns
+    template = str(inputs.prompt_table(dataset)["variation"].iloc[0])
+    return Data(Training(*inputs.split_rows(space, dataset, "train")), HeldOut(columns, labels), template)
 
 
 def _resampled(space: str, dataset: str, data: Mapping[str, Data], params: Mapping[str, Any]) -> Found:
     """The samples of one A, at each size that its probes were trained at."""
     counts = config.section(params, BootstrapParams, "bootstrap")
-    chosen, seed = config.section(params, ProbeParams, "probe"), int(params["seed"])
+    chosen, seed = config.section(params, ProbeParams, "probe").at(space, dataset), int(params["seed"])
     fitted = [probe for probe in probe_files.read(paths.PROBES / space / dataset) if probe.kind in resampling.PROBES]
     method = resampling.refit_layer if space.startswith("layer_") else resampling.refit_sae
     train, found = data[dataset].train, Found([], [], [])
