@@ -45,6 +45,11 @@ class HeldOut:
     labels: NDArray[np.int_]
 
 
+def by_column(X: Matrix, labels: NDArray[np.int_]) -> HeldOut:
+    """Test rows laid out as probes read them: a few columns at a time."""
+    return HeldOut(X if isinstance(X, np.ndarray) else X.tocsc(), labels)
+
+
 def spread(fitted: Sequence[Probe], refits: Sequence[Refit], test: HeldOut, n_groups: int) -> list[dict[str, Any]]:
     """How each probe's AUC on one test set varies: rows of `COLUMNS`, from `probe` on.
 

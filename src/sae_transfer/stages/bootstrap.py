@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from sae_transfer import config, paths, probe_files, resampling, splits, stability, store
 from sae_transfer.probes import Probe, ProbeParams, Training, ranked
 from sae_transfer.resampling import BootstrapParams, Ints, Refit, Varied
-from sae_transfer.stability import HeldOut
+from sae_transfer.stability import HeldOut, by_column
 from sae_transfer.stages import inputs, run
 from sae_transfer.stages.inputs import StudyParams
 
@@ -62,9 +62,8 @@ def _write_csv(path: Path, table: pd.DataFrame) -> None:
 
 def _data(space: str, dataset: str) -> Data:
     X, labels, _ = inputs.split_rows(space, dataset, "test")
-    columns = X if isinstance(X, np.ndarray) else X.tocsc()  # probes read columns
     template = str(inputs.prompt_table(dataset)["variation"].iloc[0])
-    return Data(Training(*inputs.split_rows(space, dataset, "train")), HeldOut(columns, labels), template)
+    return Data(Training(*inputs.split_rows(space, dataset, "train")), by_column(X, labels), template)
 
 
 def _resampled(space: str, dataset: str, data: Mapping[str, Data], params: Mapping[str, Any]) -> Found:
