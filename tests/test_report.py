@@ -31,6 +31,7 @@ def project(study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     for space, rows in study.groupby("space"):
         store.write_table(folder / paths.TRANSFER / f"{space}.parquet", rows)
+    assert {"text", "verbal"} < set(study["space"])
     for dataset in DATASETS:
         store.write_json(folder / paths.FEATURES / dataset / "narrow_2.json", HEALTH)
     params = {
@@ -93,7 +94,7 @@ def test_second_run_gives_equal_bytes(made, tmp_path, monkeypatch):
     )
     make_report()
     files = [path for part in ("results", "report") for path in (again / part).rglob("*") if path.is_file()]
-    assert len(files) == 2 * (3 + 3) + 2 + 3
+    assert len(files) == 2 * (3 + 3) + 4 + 3
     assert all(path.read_bytes() == (made / path.relative_to(again)).read_bytes() for path in files)
 
 

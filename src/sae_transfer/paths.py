@@ -9,5 +9,6 @@ PROBES = Path("artifacts/probes")
 SCORES = Path("artifacts/scores")
 RESULTS = Path("results")
 TRANSFER = RESULTS / "transfer"
+LENGTH = RESULTS / "length.csv"
 REPORT = Path("report")
 FIGURES = REPORT / "figures"

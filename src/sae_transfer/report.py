@@ -79,7 +79,7 @@ def _plain(number: float) -> float | int | None:
 
 def findings(table: pd.DataFrame) -> list[str]:
     """What the numbers say, in sentences."""
-    rows = cells.headline(table)
+    rows = cells.headline(cells.without_baselines(table))
     kinds = [key for key in rows["key"].unique() if not cells.is_control(key)]
     told = [_finding(key, rows[rows["key"] == key]) for key in kinds]
     control = rows[rows["probe"] == "shuffled_labels"]
@@ -133,13 +133,14 @@ def page(table: pd.DataFrame, numbers: Numbers, svgs: Mapping[str, str], about: 
     images = {
         name: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode() for name, svg in svgs.items()
     }
+    shown = cells.without_baselines(table)
     return environment.get_template("report.html").render(
         about=about,
         findings=findings(table),
         datasets=_datasets(table),
         names=cells.datasets(table),
-        heats=list(_heats(table, "auc")),
-        differences=list(_heats(table, "delta_residual")),
+        heats=list(_heats(shown, "auc")),
+        differences=list(_heats(shown, "delta_residual")),
         features=[_features(table, sae) for sae in table["sae"].unique() if sae],
         numbers={s: {k: v for k, v in kinds.items() if not cells.is_control(k)} for s, kinds in numbers.items()},
         controls={s: {k: v for k, v in kinds.items() if cells.is_control(k)} for s, kinds in numbers.items()},

@@ -7,16 +7,15 @@ import pandas as pd
 
 from sae_transfer import config, features, figures, paths, report, store
 from sae_transfer.report import About
-from sae_transfer.stages import run
+from sae_transfer.stages import inputs, run
 from sae_transfer.stages.inputs import StudyParams
 
 
 def make_report() -> None:
     params = config.read()
     study = config.section(params, StudyParams, "study")
-    spaces = [f"layer_{layer}" for layer in params["model"]["layers"]] + list(study.saes)
-    tables = [store.read_table(paths.TRANSFER / f"{space}.parquet") for space in spaces]
-    table = pd.concat(tables, ignore_index=True)
+    tables = [store.read_table(paths.TRANSFER / f"{space}.parquet") for space in inputs.spaces(params)]
+    table = pd.concat([part for part in tables if len(part)], ignore_index=True)
     about = _about(params, study)
     numbers = report.summary(table)
     svgs = {}
