@@ -15,8 +15,9 @@ from sae_transfer.resampling import BootstrapParams
 from sae_transfer.stages.inputs import StudyParams
 from sae_transfer.store import missing
 from sae_transfer.transfer import TransferParams
+from sae_transfer.verbal import VerbalParams
 
-SECTIONS = ("seed", "study", "model", "saes", "datasets", "probe", "transfer", "bootstrap", "regimes")
+SECTIONS = ("seed", "study", "model", "saes", "datasets", "probe", "transfer", "bootstrap", "regimes", "verbal")
 
 
 def check_params(params: Mapping[str, Any]) -> None:
@@ -32,6 +33,7 @@ def check_params(params: Mapping[str, Any]) -> None:
     config.section(params, TransferParams, "transfer")
     config.section(params, BootstrapParams, "bootstrap")
     _check_defined("regimes.datasets", config.section(params, RegimeParams, "regimes").datasets, study.datasets)
+    config.section(params, VerbalParams, "verbal")
     for name in study.saes:
         layer = config.section(params, SaeParams, "saes", name).layer
         if layer not in model.layers:

@@ -7,15 +7,16 @@ import pandas as pd
 
 from sae_transfer import config, paths, stability, store
 from sae_transfer.report import numbers
-from sae_transfer.stages import run
+from sae_transfer.stages import inputs, run
 from sae_transfer.stages.inputs import StudyParams
 
 
 def join() -> None:
     params = config.read()
     study = config.section(params, StudyParams, "study")
-    spaces = [f"layer_{layer}" for layer in params["model"]["layers"]] + list(study.saes)
-    bootstrap = _joined([paths.BOOTSTRAP_TABLES / f"{space}.csv" for space in spaces])
+    spaces = inputs.spaces(params)
+    with_layer = [space for space in spaces if space not in inputs.WITHOUT_LAYER]
+    bootstrap = _joined([paths.BOOTSTRAP_TABLES / f"{space}.csv" for space in with_layer])
     stable = _joined([paths.BOOTSTRAP_TABLES / f"{sae}_features.csv" for sae in study.saes])
     table = stability.with_train_sd(_joined([paths.TRANSFER / f"{space}.parquet" for space in spaces]), bootstrap)
     for name, joined in (("transfer", table), ("bootstrap", bootstrap), ("bootstrap_features", stable)):
@@ -25,7 +26,8 @@ def join() -> None:
 
 
 def _joined(tables: Sequence[Path]) -> pd.DataFrame:
-    return pd.concat([store.read_table(path) for path in tables], ignore_index=True) if tables else pd.DataFrame()
+    parts = [store.read_table(path) for path in tables]
+    return pd.concat([part for part in parts if len(part)] or [pd.DataFrame()], ignore_index=True)
 
 
 if __name__ == "__main__":
