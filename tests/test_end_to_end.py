@@ -325,7 +325,7 @@ def test_a_second_run_runs_nothing(project):
 def test_killed_in_the_middle_and_run_again_gives_the_same_bytes_as_a_run_in_one_go(project, fresh):
     """From the fits on, everything is forgotten first, so that this is a second run and no cache answers for it."""
     before = project.hashes(*MADE)
-    _forget(fresh, ("fit", "transfer", "bootstrap", "report"))
+    _forget(fresh, ("fit", "transfer", "bootstrap", "regimes", "report"))
     assert not fresh.hashes("results", "artifacts/probes", "report")
 
     running = fresh.start(sys.executable, "-m", "dvc", "repro", start_new_session=True)
@@ -339,7 +339,7 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes_as_a_run_in_one
     assert not (fresh.folder / "results/transfer.csv").exists()
 
     said = fresh.dvc("repro")
-    assert said.count("Running stage") == 8  # of 9: what was finished stays
+    assert said.count("Running stage") == 9  # of 10: what was finished stays
     assert fresh.hashes(*MADE) == before
 
 
@@ -418,7 +418,8 @@ def test_a_third_dataset_runs_its_own_stages_and_the_comparisons(fresh):
     fresh.edit(add)
     own = {f"{stage}@snippets" for stage in ("prepare", "extract", "encode")}
     own |= {"fit_layer@3-snippets", f"fit_sae@{SAE}-snippets"}
-    assert _changed(fresh) == own | {"transfer_layer@3", f"transfer_sae@{SAE}", "report"}
+    compared = {f"{stage}_{space}" for stage in ("transfer", "bootstrap") for space in ("layer@3", f"sae@{SAE}")}
+    assert _changed(fresh) == own | compared | {"regimes", "report"}
 
 
 def test_other_resamples_train_nothing_again(fresh):
