@@ -422,6 +422,23 @@ def test_a_third_dataset_runs_its_own_stages_and_the_comparisons(fresh):
     assert _changed(fresh) == own | compared | {"regimes", "report"}
 
 
+def test_regimes_are_measured_where_params_name_a_training_set(project, fresh):
+    off = (project.folder / "results/regimes.csv").read_text()
+    assert off.count("\n") == 1
+    on = {"datasets": ["people"], "sizes": [30], "imbalance": [], "noise": [0.3], "draws": 2}
+    fresh.edit(lambda params: params.update(regimes=on))
+    code, _, error = fresh.stage("regimes")
+    assert code == 0, error
+    found = pd.read_csv(fresh.folder / "results/regimes.csv", keep_default_na=False, na_values={"auc": [""]})
+    assert ",".join(found.columns) == off.strip()
+    points = {("size", 30.0), ("size", 60.0), ("noise", 0.3)}
+    assert set(zip(found["regime"], found["value"], strict=True)) == points
+    assert len(found) == len(points) * len(TRAINS) * (1 + 4)
+    assert set(zip(found["space"], found["layer"], found["sae"], strict=True)) == {(LAYER, 3, ""), (SAE, 3, SAE)}
+    assert (found["auc"].notna() | found["reason"].str.contains("too few")).all()
+    assert found["auc"].notna().mean() > 0.8
+
+
 def test_other_resamples_train_nothing_again(fresh):
     fresh.edit(lambda params: params["transfer"].update(resamples=100))
     assert _changed(fresh) == {"transfer_layer@3", f"transfer_sae@{SAE}"}

@@ -166,6 +166,13 @@ def test_a_test_set_of_one_class_has_no_auc():
     assert found["reason"] == "one class"
 
 
+def test_constant_activations_score_chance_on_every_sample():
+    train = replace(layer_domain(0, n=60), X=np.full((60, 4), 1.5))
+    fitted, refits, n_groups = resampled(train, probes.residual, "layer", params=BootstrapParams(resamples=3))
+    found = stability.spread(fitted, refits, HeldOut(train.X, train.labels), n_groups)[0]
+    assert [found[name] for name in ("auc", "auc_mean", "auc_sd", "resamples")] == [0.5, 0.5, 0.0, 3]
+
+
 def test_ranks_and_shares_by_hand():
     rankings = [np.array([3, 1, 2]), np.array([3, 2, 1, 0]), np.array([1]), np.empty(0, dtype=int)]
     train = sae_domain(0)

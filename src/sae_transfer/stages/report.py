@@ -1,7 +1,6 @@
 """report: transfer tables and SAE health -> results/transfer.csv, results/metrics.json, figures and one page."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,8 +16,8 @@ def make_report() -> None:
     study = config.section(params, StudyParams, "study")
     spaces = [f"layer_{layer}" for layer in params["model"]["layers"]] + list(study.saes)
     tables = [store.read_table(paths.TRANSFER / f"{space}.parquet") for space in spaces]
-    bootstrap = _joined([paths.BOOTSTRAP_TABLES / f"{space}.csv" for space in spaces])
-    stable = _joined([paths.BOOTSTRAP_TABLES / f"{sae}_features.csv" for sae in study.saes])
+    bootstrap = _joined(spaces, stability.COLUMNS)
+    stable = _joined([f"{sae}_features" for sae in study.saes], stability.FEATURE_COLUMNS)
     table = stability.with_train_sd(pd.concat(tables, ignore_index=True), bootstrap)
     about = _about(params, study)
     numbers = report.summary(table)
@@ -34,8 +33,10 @@ def make_report() -> None:
     print(f"open {paths.REPORT / 'index.html'} in a browser")
 
 
-def _joined(tables: Sequence[Path]) -> pd.DataFrame:
-    return pd.concat([store.read_table(path) for path in tables], ignore_index=True) if tables else pd.DataFrame()
+def _joined(names: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """The bootstrap's tables of several spaces, one below the other; a study without SAEs has no features."""
+    tables = [store.read_table(paths.BOOTSTRAP_TABLES / f"{name}.csv") for name in names]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(columns))
 
 
 def _about(params: Mapping[str, Any], study: StudyParams) -> About:
