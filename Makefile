@@ -48,6 +48,7 @@ demo-model: install
 bench: install
 	python benchmarks/search.py
 	python benchmarks/coverage.py
+	python benchmarks/resampling.py
 
 pull: install
 	dvc pull --quiet --remote demo data.dvc models.dvc

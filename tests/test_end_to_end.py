@@ -36,6 +36,8 @@ TRAINS, SIZES, LAYER, SAE = ("passages", "people"), (60, 40), "layer_3", "narrow
 TESTS = (("passages", "default"), ("passages", "terse"), ("people", "default"))
 SPACES = (LAYER, SAE)
 EVERY_SPACE = (*SPACES, "text", "verbal")
+# The stages that look at all datasets and spaces at once.
+ONCE = ("text", "verbal", "length", "regimes", "join", "report")
 SCORED = ["train", "test", "test_variation", "condition", "n_train", "probe", "family", "rank", "n_features"]
 REPEATED = ("shuffled_labels", "random_features", "random_sae")
 # A proxy that is not there: nothing below may need a network.
@@ -409,7 +411,7 @@ def test_a_second_run_runs_nothing(project):
 def test_killed_in_the_middle_and_run_again_gives_the_same_bytes_as_a_run_in_one_go(project, fresh):
     """From the fits on, everything is forgotten first, so that this is a second run and no cache answers for it."""
     before = project.hashes(*MADE)
-    _forget(fresh, ("fit", "transfer", "text", "verbal", "length", "report"))
+    _forget(fresh, ("fit", "transfer", "bootstrap", *ONCE))
     assert not fresh.hashes("results", "artifacts/probes", "report")
 
     running = fresh.start(sys.executable, "-m", "dvc", "repro", start_new_session=True)
@@ -423,7 +425,8 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes_as_a_run_in_one
     assert not (fresh.folder / "results/transfer.csv").exists()
 
     said = fresh.dvc("repro")
-    assert said.count("Running stage") == 9  # of 10: what was finished stays
+    after = len(SPACES) * (len(TRAINS) + len(("transfer", "bootstrap"))) + len(ONCE)
+    assert said.count("Running stage") == after - 1  # what was finished stays
     assert fresh.hashes(*MADE) == before
 
 
@@ -502,7 +505,25 @@ def test_a_third_dataset_runs_its_own_stages_and_the_comparisons(fresh):
     fresh.edit(add)
     own = {f"{stage}@snippets" for stage in ("prepare", "extract", "encode")}
     own |= {"fit_layer@3-snippets", f"fit_sae@{SAE}-snippets"}
-    assert _changed(fresh) == own | {"transfer_layer@3", f"transfer_sae@{SAE}", "text", "verbal", "length", "report"}
+    compared = {f"{stage}_{space}" for stage in ("transfer", "bootstrap") for space in ("layer@3", f"sae@{SAE}")}
+    assert _changed(fresh) == own | compared | set(ONCE)
+
+
+def test_regimes_are_measured_where_params_name_a_training_set(project, fresh):
+    off = (project.folder / "results/regimes.csv").read_text()
+    assert off.count("\n") == 1
+    on = {"datasets": ["people"], "sizes": [30], "imbalance": [], "noise": [0.3], "draws": 2}
+    fresh.edit(lambda params: params.update(regimes=on))
+    code, _, error = fresh.stage("regimes")
+    assert code == 0, error
+    found = pd.read_csv(fresh.folder / "results/regimes.csv", keep_default_na=False, na_values={"auc": [""]})
+    assert ",".join(found.columns) == off.strip()
+    points = {("size", 30.0), ("size", 60.0), ("noise", 0.3)}
+    assert set(zip(found["regime"], found["value"], strict=True)) == points
+    assert len(found) == len(points) * len(TRAINS) * (1 + 4)
+    assert set(zip(found["space"], found["layer"], found["sae"], strict=True)) == {(LAYER, 3, ""), (SAE, 3, SAE)}
+    assert (found["auc"].notna() | found["reason"].str.contains("too few")).all()
+    assert found["auc"].notna().mean() > 0.8
 
 
 def test_other_resamples_train_nothing_again(fresh):
