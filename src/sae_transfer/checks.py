@@ -10,11 +10,13 @@ from sae_transfer.features import SaeParams
 from sae_transfer.models import ModelParams
 from sae_transfer.probes import ProbeParams
 from sae_transfer.records import UserError, closest
+from sae_transfer.stages import inputs
 from sae_transfer.stages.inputs import StudyParams
 from sae_transfer.store import missing
 from sae_transfer.transfer import TransferParams
+from sae_transfer.tuning.sweep import check_sweep
 
-SECTIONS = ("seed", "study", "model", "saes", "datasets", "probe", "transfer")
+SECTIONS = ("seed", "study", "model", "saes", "datasets", "probe", "transfer", "sweep")
 
 
 def check_params(params: Mapping[str, Any]) -> None:
@@ -26,8 +28,9 @@ def check_params(params: Mapping[str, Any]) -> None:
     """
     study = check_names(params)
     model = config.section(params, ModelParams, "model")
-    config.section(params, ProbeParams, "probe")
+    inputs.check_overrides(config.section(params, ProbeParams, "probe"), params)
     config.section(params, TransferParams, "transfer")
+    check_sweep(params)
     for name in study.saes:
         layer = config.section(params, SaeParams, "saes", name).layer
         if layer not in model.layers:
