@@ -10,7 +10,19 @@ import yaml
 
 from closure import PACKAGE, ROOT, closure, entry, with_closures
 
-STUDY = {"cells", "figures", "metrics", "probe_files", "probes", "prompts", "report", "search", "splits", "transfer"}
+STUDY = {
+    "cells",
+    "figures",
+    "metrics",
+    "probe_files",
+    "probes",
+    "prompts",
+    "report",
+    "search",
+    "splits",
+    "transfer",
+    "tuning",
+}
 STORE = ROOT / "dvcstore"
 
 

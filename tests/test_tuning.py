@@ -25,6 +25,7 @@ from sae_transfer.stages.fit import fit
 from sae_transfer.tuning import apply, objective, results, studies, sweep
 from sae_transfer.tuning.objective import Choice, SweepParams
 from sae_transfer.tuning.results import Sweep, Trial
+from sae_transfer.tuning.storage import open_storage
 from sae_transfer.tuning.sweep import Plan
 
 ROOT = Path(__file__).parents[1]
@@ -334,7 +335,7 @@ def test_a_sweep_that_was_killed_twice_goes_on_as_if_it_had_not_been(project, mo
         assert killed_in_the_middle(started("--sae", "small", "--train", "alpha"), lines)
         assert len(studies.records("studies", "s")[0].complete) < 40
     # What a kill in the middle of a trial leaves: one that asked and never told.
-    storage = studies.open_storage("studies", "s", create=False)
+    storage = open_storage("studies", "s", create=False)
     optuna.load_study(study_name="s/small/alpha", storage=storage).ask()
     (resumed,) = swept("s", mode=mode, trials=40, grid=True)
     assert {trial.state for trial in resumed.trials} == {"complete", "fail"}  # no zombie runs on

@@ -26,6 +26,7 @@ from sae_transfer.stages.inputs import StudyParams
 from sae_transfer.transfer import TransferParams
 from sae_transfer.tuning import objective, results, studies
 from sae_transfer.tuning.objective import Choice, SweepParams
+from sae_transfer.tuning.storage import check_name, open_storage, refusing
 
 LOCKS = Path("studies")
 PATIENCE = 10.0  # seconds that the workers of a killed sweep get to notice it
@@ -136,9 +137,9 @@ def sweep(plan: Plan, jobs: int, tick: Tick) -> list[results.Sweep]:
         UserError: another process sweeps this study, or a worker stopped. Run it again to go on.
     """
     storage = plan.sweep.storage
-    studies.check_name(plan.study)
+    check_name(plan.study)
     with _alone(plan.study) as lock:
-        opened = studies.open_storage(storage, plan.study, create=True)
+        opened = open_storage(storage, plan.study, create=True)
         if jobs == 1 or len(plan.pairs) == 1:
             _share(opened, plan, plan.pairs, tick)
         else:
@@ -150,7 +151,7 @@ def sweep(plan: Plan, jobs: int, tick: Tick) -> list[results.Sweep]:
 
 def _share(opened: Any, plan: Plan, mine: Sequence[tuple[str, str]], tick: Tick) -> None:
     # On matrices this small, several BLAS threads spend their time waiting for each other.
-    with threadpool_limits(1), studies.refusing(plan.sweep.storage, plan.study):
+    with threadpool_limits(1), refusing(plan.sweep.storage, plan.study):
         for space, train in mine:
             sweep_one(opened, plan, space, train, tick)
 
@@ -221,7 +222,7 @@ def _work(plan: Plan, mine: Sequence[tuple[str, str]], pipe: Connection, parent:
         if os.getppid() != parent:
             return
         try:
-            opened = studies.open_storage(plan.sweep.storage, plan.study, create=True)
+            opened = open_storage(plan.sweep.storage, plan.study, create=True)
             _share(opened, plan, mine, lambda *news: _say(pipe, news))
         except UserError as error:
             _say(pipe, str(error))
