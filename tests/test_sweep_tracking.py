@@ -125,6 +125,9 @@ def test_a_sweep_of_another_space_supersedes_the_one_of_its_name(client):
     assert old.data.tags[SUPERSEDED] == "true"
     assert SUPERSEDED not in new.data.tags
     assert len({run.data.tags[FINGERPRINT] for run in runs(client, "trial")}) == 6
+    log_sweeps([ALPHA])
+    again = sorted(runs(client, "sweep"), key=lambda run: -int(run.data.params["n_max"]))
+    assert [SUPERSEDED in run.data.tags for run in again] == [False, True]
 
 
 def test_a_run_that_a_kill_left_half_written_is_written_anew(client, monkeypatch):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 EXPERIMENT = "sae-transfer"
-PARENT, FINGERPRINT = "mlflow.parentRunId", "sae_transfer.fingerprint"
+PARENT, FINGERPRINT, CONTENT = "mlflow.parentRunId", "sae_transfer.fingerprint", "sae_transfer.content"
 SWEEP, CHOSEN, SUPERSEDED = "sae_transfer.sweep", "sae_transfer.chosen", "sae_transfer.superseded"
 
 
@@ -73,16 +73,20 @@ def _experiment(client: "MlflowClient", uri: str) -> str:
 
 
 def _log_sweep(client: "MlflowClient", experiment: str, sweep: Sweep) -> None:
-    parent = _parent(client, experiment, sweep)
-    present = {run.data.tags.get(FINGERPRINT): run for run in _children(client, experiment, parent)}
+    parent, content = _parent(client, experiment, sweep), f"{stable_hash(json.dumps(sweep.as_json())):016x}"
+    if parent.data.tags.get(CONTENT) == content:
+        return
+    parent_id = str(parent.info.run_id)
+    present = {run.data.tags.get(FINGERPRINT): run for run in _children(client, experiment, parent_id)}
     for trial in sweep.trials:
         if trial.state in ("complete", "fail"):
             run = present.get(_fingerprint(sweep, trial))
             if run is None:
-                _log_trial(client, experiment, parent, sweep, trial)
+                _log_trial(client, experiment, parent_id, sweep, trial)
             else:
                 _update_chosen(client, run, trial)
-    _finish(client, parent, sweep)
+    _finish(client, parent_id, sweep)
+    client.set_tag(parent_id, CONTENT, content)  # last: whatever was interrupted is looked at again
 
 
 def _fingerprint(sweep: Sweep, trial: Trial | None = None) -> str:
@@ -93,21 +97,23 @@ def _fingerprint(sweep: Sweep, trial: Trial | None = None) -> str:
     return f"{stable_hash(json.dumps(about, sort_keys=True)):016x}"
 
 
-def _parent(client: "MlflowClient", experiment: str, sweep: Sweep) -> str:
+def _parent(client: "MlflowClient", experiment: str, sweep: Sweep) -> "Run":
     """The sweep's run; runs of that name that searched another space are marked as superseded."""
     wanted, found = _fingerprint(sweep), None
     for run in client.search_runs([experiment], f"tags.`{SWEEP}` = '{sweep.name}' and tags.kind = 'sweep'"):
         if run.data.tags.get(FINGERPRINT) == wanted:
-            found = str(run.info.run_id)
+            found = run
+            if SUPERSEDED in run.data.tags:
+                client.delete_tag(run.info.run_id, SUPERSEDED)
         elif SUPERSEDED not in run.data.tags:
             client.set_tag(run.info.run_id, SUPERSEDED, "true")
-    if found is not None:
-        return found
-    tags = {SWEEP: sweep.name, "kind": "sweep", FINGERPRINT: wanted}
-    run = client.create_run(experiment, tags=tags, run_name=f"sweep {sweep.name}")
+    if found is None:
+        tags = {SWEEP: sweep.name, "kind": "sweep", FINGERPRINT: wanted}
+        found = client.create_run(experiment, tags=tags, run_name=f"sweep {sweep.name}")
     about = {"study": sweep.study, "sae": sweep.space, "train": sweep.train, **sweep.params}
-    client.log_batch(run.info.run_id, params=_params(about))
-    return str(run.info.run_id)
+    if not found.data.params:
+        client.log_batch(found.info.run_id, params=_params(about))
+    return found
 
 
 def _children(client: "MlflowClient", experiment: str, parent: str) -> "list[Run]":
