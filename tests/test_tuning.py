@@ -303,7 +303,7 @@ def test_any_optuna_url_holds_the_same_study(project):
     (database,) = swept(storage="sqlite:///sweeps.db", trials=4)
     assert database == journal
     assert studies.records("sqlite:///sweeps.db", "s") == [database]
-    with pytest.raises(UserError, match=r"study t: not in sqlite:///sweeps\.db; known: s"):
+    with pytest.raises(UserError, match=r"study t: not in sqlite:///sweeps\.db \(known: s\)"):
         studies.records("sqlite:///sweeps.db", "t")
 
 
@@ -473,7 +473,7 @@ def test_a_corrupt_journal_is_refused_and_not_repaired(project, spoil, said):
 
 def test_a_study_or_storage_that_is_not_there_is_one_line(project):
     swept(trials=1)
-    with pytest.raises(UserError, match="study r: not in studies; known: s `make sweep STUDY=r` starts it"):
+    with pytest.raises(UserError, match=r"study r: not in studies \(known: s\); `make sweep STUDY=r` starts it"):
         studies.records("studies", "r")
     with pytest.raises(UserError, match=r"study .\.\./s.: a name is letters"):
         swept("../s")

@@ -122,7 +122,7 @@ def _refused(place: str, error: Exception) -> UserError:
 
 def unknown(study: str, storage: str, known: Iterator[str]) -> UserError:
     """What to say of a study that the storage does not hold."""
-    return UserError(f"study {study}: not in {storage}; {closest(study, known)} `make sweep STUDY={study}` starts it")
+    return UserError(f"study {study}: not in {storage} ({closest(study, known)}); `make sweep STUDY={study}` starts it")
 
 
 @contextmanager
