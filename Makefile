@@ -1,10 +1,12 @@
 # Two commands do everything on a fresh machine (Python 3.11 or newer, git and make): `make repro` and `make test`.
 #   make repro                  run the study and say where to look
+#   make repro PRESET=NAME      the same with presets/NAME.yaml as params.yaml
 #   make test                   run the tests
 #   make TORCH_INDEX=URL ...    take PyTorch from this package index, for a CUDA or a CPU build of your choice
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
+PRESET ?=
 TORCH_INDEX ?=
 TORCH := $(shell grep '^torch==' constraints.txt)
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
@@ -17,6 +19,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 .PHONY: repro test lint types check deps demo-data demo-model bench pull install install-dev
 
 repro: pull
+	$(if $(PRESET),sae-transfer preset use $(PRESET))
 	sae-transfer check
 	sae-transfer prune
 	dvc repro

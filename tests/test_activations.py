@@ -30,7 +30,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from sae_transfer import activations
+from sae_transfer import activations, store
 from sae_transfer import models as loading
 from sae_transfer.activations import ModelParams, load_model, residual_stream
 from sae_transfer.records import UserError
@@ -458,28 +458,51 @@ def hub(tmp_path, monkeypatch, gemma2):
     return commit
 
 
-def test_cached_hub_model_is_known_by_its_commit(hub, gemma2):
-    params = params_for(Path("pins/tiny.json"), name="org/tiny")
+def pinned(folder, repo, commit="unpinned"):
+    store.write_json(folder / "pins.json", {repo: commit})
+    return folder / "pins.json"
+
+
+@pytest.mark.parametrize("is_pinned", [True, False])
+def test_cached_hub_model_is_known_by_its_commit(hub, gemma2, tmp_path, is_pinned):
+    pins = pinned(tmp_path, "org/tiny", hub if is_pinned else "unpinned")
+    if is_pinned:  # what the hub calls main now is not asked
+        (tmp_path / "models--org--tiny/refs/main").write_text("f" * 40)
+    params = params_for(pins, name="org/tiny")
     model, tokenizer = load_model(params)
-    assert activations.identity(params, model, tokenizer, PROMPTS)["revision"] == hub
+    about = activations.identity(params, model, tokenizer, PROMPTS)
+    assert (about["revision"], about["pinned"]) == (hub, is_pinned)
     streams, local = residual_stream(model, tokenizer, PROMPTS, params), streams_of(gemma2)
     assert all(np.array_equal(streams[layer], local[layer]) for layer in local)
 
 
-def test_hub_out_of_reach(hub):
+def test_a_pinned_commit_that_the_cache_lacks_is_not_replaced_by_another(hub, tmp_path):
+    with pytest.raises(UserError, match="the hub cannot be reached"):
+        load_model(params_for(pinned(tmp_path, "org/tiny", "a" * 40), name="org/tiny"))
+
+
+def test_hub_out_of_reach(hub, tmp_path):
     with pytest.raises(UserError, match=r"model org/other: the hub cannot be reached.*hf download org/other"):
-        load_model(params_for(Path("pins/other.json"), name="org/other"))
+        load_model(params_for(pinned(tmp_path, "org/other"), name="org/other"))
+
+
+def test_a_hub_model_without_pins_names_what_writes_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"pins/tiny\.json: not found; `sae-transfer preset pin` writes it"):
+        load_model(params_for(Path("pins/tiny.json"), name="org/tiny"))
+    with pytest.raises(UserError, match=r"does not name org/tiny@v9; run `sae-transfer preset pin`"):
+        load_model(params_for(pinned(tmp_path, "org/tiny"), name="org/tiny", revision="v9"))
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
         ("GatedRepoError", "accept its licence at https://huggingface.co/org/tiny, then set HF_TOKEN"),
-        ("RepositoryNotFoundError", "no such model on the hub"),
+        ("RepositoryNotFoundError", "no such repository on the hub"),
         ("RevisionNotFoundError", "no revision v9"),
     ],
 )
-def test_the_hub_refuses(monkeypatch, kind, message):
+def test_the_hub_refuses(monkeypatch, tmp_path, kind, message):
     cause = type(kind, (OSError,), {})("401 Client Error\nlong story")
 
     def refuse(*_args, **_options):
@@ -487,7 +510,7 @@ def test_the_hub_refuses(monkeypatch, kind, message):
 
     monkeypatch.setattr("transformers.utils.hub.cached_file", refuse)
     with pytest.raises(UserError, match=message) as caught:
-        load_model(params_for(Path("pins/tiny.json"), name="org/tiny", revision="v9"))
+        load_model(params_for(pinned(tmp_path, "org/tiny@v9"), name="org/tiny", revision="v9"))
     assert "\n" not in str(caught.value)
 
 
@@ -512,12 +535,19 @@ def test_identity_says_what_was_run(made, gemma2):
     assert identity["layers"] == [1, 3]
     assert (identity["dtype"], identity["device"], identity["position"]) == ("float32", "cpu", "last")
     assert (identity["adds_bos"], identity["unknown_tokens"], identity["truncated_prompts"]) == (True, 0, 0)
-    assert identity["revision"] is None
+    assert (identity["revision"], identity["pinned"]) == (None, True)
     assert len(identity["weights_sha256"]) == 64
 
 
 @pytest.mark.parametrize(
-    "change", [{"dtype": "bfloat16"}, {"tokens_per_batch": 9}, {"layers": (1,)}, {"truncate": True}]
+    "change",
+    [
+        {"dtype": "bfloat16"},
+        {"tokens_per_batch": 9},
+        {"layers": (1,)},
+        {"truncate": True},
+        {"position": "last_content"},
+    ],
 )
 def test_identity_changes_with_the_run(made, gemma2, change):
     params = params_for(gemma2, **({"layers": (1, 3)} | change))
