@@ -41,7 +41,7 @@ def remedy(repo: str, revision: str | None, error: BaseException) -> str | None:
         return f"gated; accept its licence at {page}, then set HF_TOKEN to a token of that account"
     if "RevisionNotFoundError" in kinds:
         return f"no revision {revision}; see {page}/commits/main"
-    if kinds & {"RepositoryNotFoundError", "HFValidationError"}:
+    if kinds & {"RepositoryNotFoundError", "HFValidationError"} or (401 in statuses and not _has_token()):
         return "no such repository on the hub; correct the name, or set HF_TOKEN if it is private or gated"
     if 401 in statuses:
         return "the hub does not accept the token; set HF_TOKEN to a valid one, or unset it where none is needed"
@@ -57,6 +57,12 @@ def remedy(repo: str, revision: str | None, error: BaseException) -> str | None:
             f"`hf download {repo}`, and copy its folder in $HF_HOME/hub here"
         )
     return None
+
+
+def _has_token() -> bool:
+    from huggingface_hub import get_token
+
+    return get_token() is not None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -75,7 +75,7 @@ def load_sae(name: str, params: SaeParams, identity: Path = Path()) -> Any:
 
     try:
         with _downloads(pinned) as commits, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*model_from_pretrained_kwargs")  # _check refuses, or as_trained
+            warnings.filterwarnings("ignore", message=r"\s*This SAE has non-empty")  # _check refuses, or as_trained
             if params.path is not None:
                 sae = SAE.load_from_disk(params.path, device=device, dtype="float32")
             else:
