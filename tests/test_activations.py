@@ -202,6 +202,20 @@ def test_equals_the_hidden_states_of_transformers(checkpoints, family):
     assert worst({0: streams[0]}, {0: expected[0][::-1]}) > 0.01
 
 
+def test_last_content_is_read_where_the_prompt_ends(checkpoints):
+    """BERT's closing [SEP] is `last`; the token before it, `last_content`."""
+    folder = checkpoints["bert"]
+    found = streams_of(folder, layers=(1,), position="last_content", tokens_per_batch=60)[1]
+    full = AutoModel.from_pretrained(folder, dtype="float32").eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    for row, prompt in enumerate(PROMPTS):
+        with torch.no_grad():
+            ids = tokenizer(prompt, return_tensors="pt").input_ids
+            states = full(input_ids=ids, output_hidden_states=True).hidden_states[2][0]
+        np.testing.assert_allclose(found[row], states[-2].numpy(), rtol=1e-4, atol=1e-5)
+        assert np.abs(found[row] - states[-1].numpy()).max() > 0.01
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_invariant_to_batches_and_order(checkpoints, family):
     params = params_for(checkpoints[family])
@@ -396,6 +410,26 @@ def test_weights_of_another_shape(broken):
 def test_weights_unknown_to_the_architecture(broken):
     folder = broken(lambda weights: weights.update({"model.layers.1.self_attn.q_proj.bias": torch.zeros(16)}))
     with pytest.raises(UserError, match=r"q_proj.bias in the weights, unknown to Gemma2Model"):
+        load_model(params_for(folder))
+
+
+@pytest.mark.parametrize(
+    ("key", "fits"),
+    [
+        ("model.embed_norm.weight", False),
+        ("model.layers.9.mlp.up_proj.weight", False),
+        ("lm_head.bias", True),
+        ("vision_tower.layers.0.weight", True),
+        ("model.vision_tower.layers.0.weight", True),
+        ("score.weight", True),
+    ],
+)
+def test_weights_besides_the_text_model_are_left_and_others_are_not(broken, key, fits):
+    folder = broken(lambda weights: weights.update({key: torch.zeros(16)}))
+    if fits:
+        load_model(params_for(folder))
+        return
+    with pytest.raises(UserError, match=f"{key} in the weights, unknown to Gemma2Model"):
         load_model(params_for(folder))
 
 

@@ -4,6 +4,7 @@ The weights are tiny and random, the repositories' names and layouts are those o
 """
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
     Gemma2Config,
@@ -32,6 +33,7 @@ from sae_transfer.stages.extract import extract
 ROOT = Path(__file__).parents[1]
 WIDTH, D_SAE, LAYERS = 16, 64, 20
 MODEL_COMMIT, SAE_COMMIT = "1" * 40, "2" * 40
+TEXT = "language_model.model."
 GROUPED = {
     "hidden_size": WIDTH,
     "intermediate_size": 16,
@@ -63,6 +65,21 @@ def gemma3(n):
 def gpt2(n):
     size = {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": 2, "n_positions": 64}
     return GPT2LMHeadModel(GPT2Config(**size, vocab_size=n, initializer_range=0.3, bos_token_id=0, eos_token_id=0))
+
+
+def as_on_the_hub(folder, preset):
+    """Rewrites a checkpoint under the names of weights that the hub's has, which newer transformers no longer write."""
+    saved = load_file(folder / "model.safetensors")
+    if preset.startswith("gpt2"):  # the bare model, with its causal masks
+        saved = {name.removeprefix("transformer."): value for name, value in saved.items()}
+        saved |= {f"h.{layer}.attn.bias": torch.ones(1, 1, 64, 64) for layer in range(LAYERS)}
+    if preset.startswith("gemma-3"):
+        saved = {
+            re.sub(r"^(?:model\.)?language_model\.(?:model\.)?", TEXT, name): value for name, value in saved.items()
+        }
+        saved = {re.sub(r"^model\.(vision|multi)", r"\1", name): value for name, value in saved.items()}
+        assert {name.partition(".")[0] for name in saved} == {"language_model", "vision_tower", "multi_modal_projector"}
+    save_file(saved, folder / "model.safetensors", {"format": "pt"})
 
 
 def weights(seed=0):
@@ -178,6 +195,7 @@ def study(preset, cache, pinned=True):
     made = tiny.TOKENIZERS[tokenizer]()
     torch.manual_seed(3)
     model(len(made)).save_pretrained(folder)
+    as_on_the_hub(folder, preset)
     made.save_pretrained(folder)
     sae(tiny.in_cache(cache, repository, SAE_COMMIT))
     Path("params.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(params))))

@@ -128,6 +128,14 @@ def test_a_chat_template_that_changes_the_prompt_is_refused(tokens, tokenizers, 
         tokens("gemma", PROMPTS, chat_template=True)
 
 
+def test_a_chat_template_that_names_the_date_names_the_same_every_day(tokens, tokenizers, monkeypatch):
+    today = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    dated = tiny.LLAMA_CHAT.replace("{% for", today + "{{ 'Today: ' + date_string }}{% for", 1)
+    monkeypatch.setattr(tokenizers["llama"], "chat_template", dated)
+    found = tokens("llama", ["when"], chat_template=True)
+    assert "Today: 26 Jul 2024" in tokenizers["llama"].decode(found.ids[0])
+
+
 @pytest.mark.parametrize("chat", [False, True])
 def test_a_cut_prompt_is_read_at_the_same_token(tokens, chat):
     long = "asks a question " * 80 + "in Paris"

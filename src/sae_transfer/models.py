@@ -27,6 +27,12 @@ LAYER_LISTS = ("layers", "h", "encoder.layer")
 # Checkpoints with vision keep the text model under these names; alone, its weights have no prefix.
 TEXT_WEIGHTS = {r"^(?:model\.)?language_model\.(?:model\.)?": ""}
 
+# What a checkpoint may hold besides the text model: heads, other senses, and counters that older versions saved.
+BESIDES = re.compile(
+    r"(?:\w+\.)?(?:lm_head|embed_out|score|classifier|qa_outputs|cls|pooler|mtp|vis\w*|audio\w*|multi_modal_projector|"
+    r"embeddings\.position_ids)\b"
+)
+
 # The poolers of encoders read the residual stream and do not write to it; many checkpoints lack theirs.
 READERS = ("pooler.",)
 
@@ -177,7 +183,11 @@ def _check_weights(name: str, model: "PreTrainedModel", loading: Mapping[str, An
     # Anchored, or the layers of a vision tower would count as the text model's.
     layer = re.compile(rf"(?:{model.base_model_prefix}\.)?{re.escape(path)}\.(\d+)\.")
     matches = {key: layer.match(key) for key in loading["unexpected_keys"]}
-    unknown = sorted(key for key, match in matches.items() if match and not len(layers) <= int(match[1]) < total)
+    unknown = sorted(
+        key
+        for key, match in matches.items()
+        if (not len(layers) <= int(match[1]) < total if match else not BESIDES.match(key))
+    )
     if unknown:
         raise UserError(
             f"model {name}: {_some(unknown)} in the weights, unknown to {type(model).__name__}; correct its config.json"

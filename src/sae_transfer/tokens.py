@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MARK = "\N{SECTION SIGN}"  # stands for a prompt where a chat template is asked what it puts around one
+TODAY = "26 Jul 2024"  # Llama's templates name a date: the same every day, or a prompt would change overnight
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def _chat(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str]) -> tuple
 
 def _render_chat(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> str:
     messages = [{"role": "user", "content": prompt}]
-    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, date_string=TODAY))
 
 
 def _encode(tokenizer: "PreTrainedTokenizerBase", texts: list[str], special: bool) -> list[list[int]]:
