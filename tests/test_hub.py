@@ -72,16 +72,23 @@ def test_a_refusal_is_one_line_that_says_what_to_do(served, monkeypatch, tmp_pat
     assert server.asked
 
 
-@pytest.mark.parametrize("ask", [resolve, model, sae])
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (resolve, "org/x: the hub cannot be reached to ask for its commit"),
+        (model, "the hub cannot be reached and its cache lacks org/x; .*hf download org/x`"),
+        (sae, "the hub cannot be reached and its cache lacks org/x; .*hf download org/x`"),
+    ],
+)
 @pytest.mark.parametrize("offline", [True, False])
-def test_a_hub_out_of_reach_is_one_line(monkeypatch, tmp_path, ask, offline):
+def test_a_hub_out_of_reach_is_one_line(monkeypatch, tmp_path, ask, message, offline):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
     monkeypatch.setattr("time.sleep", lambda _seconds: None)  # the client tries again for 20 s
     nowhere = "http://127.0.0.1:9"
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", nowhere)
     template = nowhere + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-    with pytest.raises(UserError, match=r"the hub cannot be reached and its cache lacks org/x; .*hf download org/x`"):
+    with pytest.raises(UserError, match=message):
         ask(tmp_path)
 
 

@@ -233,6 +233,31 @@ def test_an_unknown_preset_names_the_closest(type_):
     assert err.count("\n") == 1
 
 
+def test_check_says_what_is_unpinned(type_, monkeypatch, capsys):
+    type_("use", "gpt2-small")
+    while message := refusal(config.read()):
+        path = Path(message.partition(": not found; ")[0])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.setattr("sys.argv", ["sae-transfer", "check"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    out = capsys.readouterr().out
+    assert "openai-community/gpt2 is unpinned: another run may take another version; `sae-transfer preset pin`" in out
+    assert "params.yaml is in order" in out
+
+
+def test_make_takes_a_preset():
+    command = ["make", "--dry-run", "--directory", str(ROOT), "repro"]
+    plain, other = (
+        subprocess.run([*command, *words], capture_output=True, text=True, check=True).stdout
+        for words in ([], ["PRESET=gpt2-small"])
+    )
+    assert "sae-transfer preset" not in plain
+    lines = [line for line in other.splitlines() if line.startswith("sae-transfer")]
+    assert lines[:2] == ["sae-transfer preset use gpt2-small", "sae-transfer check"]
+
+
 def test_list_shows_each_preset(type_):
     code, out, _ = type_("list")
     blocks = {block.split()[0]: block for block in out.split("\n\n")}

@@ -19,7 +19,9 @@ def resolve(repo: str, revision: str = "main") -> str:
     try:
         commit = HfApi().model_info(repo, revision=revision, timeout=20).sha
     except Exception as error:  # of several HTTP libraries, which share no base
-        raise UserError(f"{repo}: {remedy(repo, revision, error) or _first_line(error)}") from error
+        out = any(type(cause).__name__ in OUT_OF_REACH for cause in _causes(error))
+        advice = "the hub cannot be reached to ask for its commit" if out else remedy(repo, revision, error)
+        raise UserError(f"{repo}: {advice or _first_line(error)}") from error
     if commit is None:
         raise UserError(f"{repo}: the hub names no commit for {revision}; try again later")
     return str(commit)
