@@ -300,6 +300,41 @@ def test_an_sae_of_two_commits_is_refused(cache):
         saes._one_commit("s", [SAE_COMMIT, MODEL_COMMIT, SAE_COMMIT])
 
 
+# Llama's SAEs come as pickles: their weights are read, nothing else of them is run
+
+
+def test_llamas_saes_are_loaded(cache):
+    arrays = weights()
+    folder = tiny.in_cache(cache, "andyrdt/saes-llama-3.1-8b-instruct", SAE_COMMIT) / "resid_post_layer_15/trainer_1"
+    folder.mkdir(parents=True)
+    trainer = {"layer": 15, "dict_class": "BatchTopKSAE", "activation_dim": WIDTH, "dict_size": D_SAE, "k": 5}
+    trainer["lm_name"] = "meta-llama/Llama-3.1-8B-Instruct"
+    (folder / "config.json").write_text(json.dumps({"trainer": trainer, "buffer": {"ctx_len": 64}}))
+    layers = {"encoder.weight": arrays["W_enc"].T, "encoder.bias": arrays["b_enc"], "decoder.weight": arrays["W_dec"].T}
+    torch.save(layers | {"b_dec": arrays["b_dec"], "threshold": torch.tensor(1.0)}, folder / "ae.pt")
+    params = config.read(ROOT / "presets/llama-3.1-8b-instruct.yaml")
+    sae = load_sae("s", config.section(params, SaeParams, "saes", "andyrdt_15"))
+    assert torch.equal(sae.W_dec, arrays["W_dec"])
+    assert sae.cfg.metadata.revision == SAE_COMMIT
+    made = {"model": params["model"]["name"], "weights_sha256": None, "adds_bos": True}
+    assert saes.check_fits("s", SaeParams(layer=15, path="p"), sae, made)["override"] == []
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path.touch, (Path("exploded"),))
+
+
+def test_a_pickle_that_would_run_code_is_refused(cache):
+    folder = tiny.in_cache(cache, "Goodfire/Llama-3.1-8B-Instruct-SAE-l19", SAE_COMMIT)
+    torch.save({"encoder_linear.weight": Bomb()}, folder / "Llama-3.1-8B-Instruct-SAE-l19.pth")
+    with pytest.raises(
+        UserError, match=r"saes\.s: goodfire-.* layer_19 holds more than weights, which is never loaded"
+    ):
+        load_sae("s", SaeParams(layer=19, release="goodfire-llama-3.1-8b-instruct", id="layer_19"))
+    assert not Path("exploded").exists()
+
+
 # GPT-2's residual stream with its mean taken away
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import numpy as np
@@ -80,6 +81,11 @@ def load_sae(name: str, params: SaeParams, identity: Path = Path()) -> Any:
                 sae = SAE.load_from_disk(params.path, device=device, dtype="float32")
             else:
                 sae = SAE.from_pretrained(params.release, params.id, device=device, dtype="float32")
+    except UnpicklingError:
+        source = f"{params.release} {params.id}"
+        raise UserError(
+            f"saes.{name}: {source} holds more than weights, which is never loaded; choose another"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"saes.{name}: cannot load {_explained(params, pinned, error)}") from None
     sae.cfg.metadata.revision, sae.cfg.metadata.pinned = _one_commit(name, commits), pinned is not None
