@@ -70,7 +70,8 @@ def test_an_sae_of_another_model_is_refused_unless_overridden_and_then_it_is_sai
 
 def test_a_model_that_is_a_folder_has_no_name_to_compare(saved):
     made = {"model": "models/demo/model", "weights_sha256": "0" * 64, "adds_bos": True}
-    assert fitted(saved(model_name="sae-transfer-demo"), made)["override"] == []
+    about = fitted(saved(model_name="sae-transfer-demo"), made)
+    assert (about["override"], about["revision"], about["pinned"]) == ([], None, None)
 
 
 @pytest.mark.parametrize(

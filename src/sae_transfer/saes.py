@@ -56,7 +56,7 @@ class SaeParams(Params):
 def load_sae(name: str, params: SaeParams, identity: Path = Path()) -> Any:
     """The SAE in float32, checked against the layer that params name.
 
-    Its `cfg.metadata.revision` is the commit that it came from, None for a folder; `pinned` says if it was asked for.
+    Its `cfg.metadata.revision` is the commit that it came from, `pinned` whether it was asked for; None for a folder.
 
     Args:
         name: its name in params, for messages.
@@ -88,8 +88,10 @@ def load_sae(name: str, params: SaeParams, identity: Path = Path()) -> Any:
         ) from None
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"saes.{name}: cannot load {_explained(params, pinned, error)}") from None
-    sae.cfg.metadata.revision, sae.cfg.metadata.pinned = _one_commit(name, commits), pinned is not None
-    _check(name, params, sae.cfg.metadata, sae.cfg.normalize_activations)
+    metadata = sae.cfg.metadata
+    metadata.revision = _one_commit(name, commits)
+    metadata.pinned = None if params.release is None else pinned is not None
+    _check(name, params, metadata, sae.cfg.normalize_activations)
     return sae.eval()
 
 
