@@ -41,6 +41,7 @@ def _leftovers(params: Mapping[str, Any]) -> list[Path]:
         paths.PROMPTS: defined,
         paths.ACTIVATIONS: datasets,
         paths.FEATURES: datasets,
+        paths.DIRECTIONS: set(study.saes),
         paths.PROBES: spaces,
         paths.SCORES: spaces,
         paths.TRANSFER: spaces,

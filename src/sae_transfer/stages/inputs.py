@@ -63,3 +63,10 @@ def space_rows(space: str, dataset: str, table: pd.DataFrame) -> Matrix:
     if encoded.shape[0] != len(table):
         raise UserError(f"{paths.FEATURES / dataset / space}.npz: made for other prompts; run `dvc repro`")
     return encoded
+
+
+def training_rows(space: str, dataset: str) -> tuple[Matrix, pd.DataFrame]:
+    """The dataset's training rows under its own template: [n, d] in the space, and their prompts."""
+    table = prompt_table(dataset)
+    wanted = ((table["split"] == "train") & (table["variation"] == table["variation"].iloc[0])).to_numpy()
+    return space_rows(space, dataset, table)[np.flatnonzero(wanted)], table[wanted]
