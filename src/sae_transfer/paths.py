@@ -7,6 +7,7 @@ ACTIVATIONS = Path("artifacts/activations")
 FEATURES = Path("artifacts/features")
 DIRECTIONS = Path("artifacts/directions")
 PROBES = Path("artifacts/probes")
+BOOTSTRAP = Path("artifacts/bootstrap")
 SCORES = Path("artifacts/scores")
 RESULTS = Path("results")
 TRANSFER = RESULTS / "transfer"

@@ -5,6 +5,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
+CHUNK = 4096  # directions at a time where a [directions, d] product is needed
+
 
 def cosine(a: ArrayLike, b: ArrayLike) -> Floats:
     """The cosine of every direction of `a` [m, d] with every one of `b` [n, d]: [m, n], NaN for a zero direction."""
@@ -27,8 +29,12 @@ def mahalanobis_cosine(a: ArrayLike, b: ArrayLike, covariance: ArrayLike) -> Flo
         [m, n]; NaN where a direction's scores do not vary.
     """
     a, b, S = (np.asarray(array, dtype=np.float64) for array in (a, b, covariance))
-    a_S = a @ S
-    return _ratio(a_S @ b.T, (a_S * a).sum(axis=1), ((b @ S) * b).sum(axis=1))
+    return _ratio(a @ (S @ b.T), _variance(a, S), _variance(b, S))
+
+
+def _variance(a: Floats, S: Floats) -> Floats:
+    chunks = [a[i : i + CHUNK] for i in range(0, len(a), CHUNK)]
+    return np.concatenate([((chunk @ S) * chunk).sum(axis=1) for chunk in chunks] or [np.zeros(0)])
 
 
 def _ratio(products: Floats, a_squared: Floats, b_squared: Floats) -> Floats:

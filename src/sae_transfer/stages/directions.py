@@ -1,6 +1,8 @@
 """directions: where the features that fire lie in the residual stream, every SAE of the study in one process."""
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
 
 from sae_transfer import config, features, paths
 from sae_transfer.features import SaeParams
@@ -13,14 +15,15 @@ def directions() -> None:
     params = config.read()
     study = config.section(params, StudyParams, "study")
     for name in study.saes:
-        fires = np.zeros(0, dtype=bool)
-        for dataset in study.datasets:
-            X, _ = inputs.training_rows(name, dataset)
-            often = np.bincount(X.indices, X.data > 0, X.shape[1]) >= MIN_ROWS
-            fires = often | fires if len(fires) else often
+        often = np.any([_fires_often(inputs.training(name, dataset).X) for dataset in study.datasets], axis=0)
         sae = features.load_sae(name, config.section(params, SaeParams, "saes", name))
-        found = features.directions(sae, np.flatnonzero(fires))
+        found = features.directions(sae, np.flatnonzero(often))
         features.write_directions(paths.DIRECTIONS / f"{name}.safetensors", found)
+
+
+def _fires_often(X: sparse.csr_array) -> NDArray[np.bool_]:
+    fires: NDArray[np.bool_] = np.bincount(X.indices, X.data > 0, X.shape[1]) >= MIN_ROWS
+    return fires
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sae_transfer import activations, config, features, paths, store
 from sae_transfer.config import Params
 from sae_transfer.features import SaeParams
-from sae_transfer.probes import Matrix
+from sae_transfer.probes import Matrix, Probe, Training
 from sae_transfer.records import UserError, closest
 
 
@@ -65,8 +65,27 @@ def space_rows(space: str, dataset: str, table: pd.DataFrame) -> Matrix:
     return encoded
 
 
-def training_rows(space: str, dataset: str) -> tuple[Matrix, pd.DataFrame]:
-    """The dataset's training rows under its own template: [n, d] in the space, and their prompts."""
+def training(space: str, dataset: str) -> Training:
+    """The dataset's training rows in a space, under its own template."""
     table = prompt_table(dataset)
-    wanted = ((table["split"] == "train") & (table["variation"] == table["variation"].iloc[0])).to_numpy()
-    return space_rows(space, dataset, table)[np.flatnonzero(wanted)], table[wanted]
+    return labelled(space_rows(space, dataset, table), table, "train", table["variation"].iloc[0])
+
+
+def labelled(X: Matrix, table: pd.DataFrame, split: str, *variations: str) -> Training:
+    """The rows of a split under some templates.
+
+    Args:
+        X: the dataset's rows in a space, one row a row of `table`.
+        table: its whole prompt table.
+        split: train or test.
+        variations: names of templates.
+    """
+    at = np.flatnonzero((table["split"] == split) & table["variation"].isin(variations))
+    rows = table.iloc[at]
+    return Training(X[at], rows["label"].to_numpy(), rows["group"].to_numpy().astype(str))
+
+
+def full_size(probes: list[Probe]) -> list[Probe]:
+    """The probes that were trained on all of A's training rows, without those at the matched size."""
+    largest = max(probe.n_train for probe in probes)
+    return [probe for probe in probes if probe.n_train == largest]
