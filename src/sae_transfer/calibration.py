@@ -196,18 +196,19 @@ def calibration_rows(
         moves: by number of labels, the bias shifts of its draws; none where they cannot be drawn.
         home: the probe's AUC on A's test rows and on resamples of them; None where B is A.
     """
-    fixed, n_groups = ranking(logits, test), test.n_groups
+    n_groups, ranked = test.n_groups, ranking(logits, test)
     if home is not None:
-        fixed["auc_lost"] = (home[0] - fixed["auc"][0], home[1] - fixed["auc"][1])
+        ranked["auc_lost"] = (home[0] - ranked["auc"][0], home[1] - ranked["auc"][1])
+    fixed = {name: _interval(name, value, n_groups) for name, value in ranked.items()}
     at = {percent: threshold(source, share) for percent, share in FALSE_ALARMS.items()}
     by_labels = {k: measured(logits, shift, at, test) for k, shift in moves.items() if len(shift)}
     rows = []
     for k, shift in moves.items():
-        found = dict(fixed | by_labels.get(k, {}))
-        if k and k in by_labels:
-            (now, spread), (before, spread_before) = (by_labels[each]["accuracy"] for each in (k, 0))
+        found = by_labels.get(k, {})
+        if k and found:
+            (now, spread), (before, spread_before) = found["accuracy"], by_labels[0]["accuracy"]
             found["accuracy_regained"] = (now - before, spread - spread_before)
-        estimates = {name: _interval(name, value, n_groups) for name, value in found.items()}
+        estimates = fixed | {name: _interval(name, value, n_groups) for name, value in found.items()}
         row: dict[str, Any] = {"labels": k, "uses_target": k > 0, "draws": len(shift), "n_groups": n_groups}
         for name, one in estimates.items():
             row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
