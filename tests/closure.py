@@ -31,8 +31,18 @@ def closure(module, src=ROOT / "src"):
             tree = ast.parse(path.read_text())
             open_ += _imports(tree, package.name)
             texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-            found |= {data[name] for name in texts & data.keys()}
+            found |= _with_included({data[name] for name in texts & data.keys()}, data)
     return {path.relative_to(src.parent).as_posix() for path in found}
+
+
+def _with_included(files, data):
+    """The files, and the templates that they include or import."""
+    found, open_ = set(), set(files)
+    while open_:
+        path = open_.pop()
+        found.add(path)
+        open_ |= {data[name] for name in re.findall(r'"(\w+\.html)"', path.read_text()) if name in data} - found
+    return found
 
 
 def _file(name, src):

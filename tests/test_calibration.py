@@ -12,6 +12,7 @@ from sae_transfer import metrics, probes, transfer
 from sae_transfer.calibration import (
     COLUMNS,
     DRAWS,
+    Home,
     Scored,
     answer,
     bias_shift,
@@ -44,7 +45,8 @@ def rows_for(test, *, source=None, target=None, home=None):
     if home is None:
         at_home = scored(9)
         own = bootstrap(at_home.labels)
-        home = metrics.auc(*vars(at_home).values()), metrics.weighted_auc(*vars(at_home).values(), own.weights)
+        area = transfer.reference(at_home.logits, own)
+        home = Home(area.auc, area.resampled, own.effective_groups)
     return calibration_rows(test.logits, bootstrap(test.labels), source, moves, home)
 
 

@@ -28,7 +28,8 @@ def test_closure_follows_every_way_to_import_and_nothing_else(tmp_path):
         "pkg/a.py": "import os\nfrom pkg import b\n\ndef f():\n    from pkg.sub.c import g\n    import pkg.d\n",
         "pkg/b.py": "TEMPLATE = 'page.html'\n",
         "pkg/d.py": "from pkg import a\n",  # a cycle
-        "pkg/page.html": "",
+        "pkg/page.html": '{% include "part.html" %}',
+        "pkg/part.html": "",
         "pkg/other.html": "",
         "pkg/sub/__init__.py": "from pkg.sub.e import h\n",
         "pkg/sub/c.py": "",
@@ -42,7 +43,8 @@ def test_closure_follows_every_way_to_import_and_nothing_else(tmp_path):
     found = closure("pkg.a", tmp_path / "src")
     assert found == {f"src/{name}" for name in files.keys() - {"pkg/unused.py", "pkg/other.html"}}
     assert closure("pkg.unused", tmp_path / "src") - found == {"src/pkg/unused.py"}
-    assert closure("pkg.b", tmp_path / "src") == {"src/pkg/__init__.py", "src/pkg/b.py", "src/pkg/page.html"}
+    page = {f"src/pkg/{part}.html" for part in ("page", "part")}
+    assert closure("pkg.b", tmp_path / "src") == {"src/pkg/__init__.py", "src/pkg/b.py"} | page
 
 
 @every_stage

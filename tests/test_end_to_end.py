@@ -183,6 +183,34 @@ def test_a_row_says_where_its_numbers_come_from(project, table):
         assert set(rows["n_groups"]) == {tested["group"].nunique()}
 
 
+@pytest.mark.parametrize(
+    ("space", "kind", "options"), [(SAE, "sparse_n", ()), (SAE, "sparse_1", ("--rank", "2")), (LAYER, "residual", ())]
+)
+def test_a_saved_probe_scores_prompts_as_the_study_scored_them(project, space, kind, options):
+    prompts = pd.read_parquet(project.folder / "artifacts/prompts/people.parquet")
+    scores = pd.read_parquet(project.folder / f"artifacts/scores/{space}.parquet")
+    chosen = (scores["train"] == "passages") & (scores["test"] == "people") & (scores["n_train"] == SIZES[0])
+    chosen &= (scores["probe"] == kind) & (scores["rank"] == 2 if options else scores["selected"])
+    wanted = scores[chosen].merge(prompts[prompts["split"] == "test"], on="id").head(6)
+    file = project.folder.parent / f"{kind}.jsonl"
+    file.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in wanted["prompt"]))
+    words = ("score", str(file), "--train", "passages", "--space", space, "--probe", kind, *options)
+    code, out, error = project.run("env", "PYTHONPATH=src", "python", "-m", "sae_transfer.cli", *words, "--json")
+    assert code == 0, error
+    verdicts = [json.loads(line) for line in out.splitlines()]
+    assert [verdict["prompt"] for verdict in verdicts] == list(wanted["prompt"])
+    assert [verdict["score"] for verdict in verdicts] == pytest.approx(list(wanted["score"]), abs=1e-4)
+    assert [verdict["probability"] for verdict in verdicts] == pytest.approx(list(wanted["probability"]), abs=1e-4)
+    assert [verdict["answerable"] for verdict in verdicts] == list(wanted["probability"] >= 0.5)
+    fired = [feature for verdict in verdicts for feature in verdict["fired"]]
+    assert bool(fired) == (space == SAE)
+    for verdict in verdicts:  # what the features add, and the bias, make the score
+        total = sum(feature["contribution"] for feature in verdict["fired"])
+        verdict["rest"] = verdict["score"] - total
+    if space == SAE:
+        assert np.ptp([verdict["rest"] for verdict in verdicts]) < 1e-4
+
+
 def test_prompts_are_balanced_and_no_group_crosses_the_split(project):
     for dataset in TRAINS:
         prompts = pd.read_parquet(project.folder / f"artifacts/prompts/{dataset}.parquet")

@@ -71,11 +71,107 @@ def test_resamples_repeat_with_the_seed():
     assert (one != other).any()
 
 
-def test_the_interval_holds_the_middle_95_percent_and_skips_what_is_missing():
-    resampled = np.r_[np.nan, np.random.default_rng(0).permutation(np.arange(1001.0))]
-    found = metrics.interval(7.0, resampled, 10)
-    assert (found.value, found.low, found.high) == pytest.approx((7, 25, 975))
+def test_an_interval_with_the_variance_of_independent_rows_is_wilsons():
+    """200 rows, a share of 0.7: the bootstrap's variance is p(1 - p)/n, and Student's quantile is near 1.96."""
+    rng = np.random.default_rng(0)
+    found = metrics.interval(0.7, rng.normal(0.7, np.sqrt(0.21 / 200), 100_000), 200)
+    expected = stats.binomtest(140, 200).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=2e-3)
     assert found.reason == ""
+
+
+def test_an_interval_skips_resamples_of_one_class_and_grows_with_the_variance():
+    resampled = np.random.default_rng(0).normal(0.8, 0.05, 1000)
+    found = metrics.interval(0.8, resampled, 50)
+    assert metrics.interval(0.8, np.r_[np.nan, resampled], 50) == found
+    wide = metrics.interval(0.8, 0.8 + 2 * (resampled - 0.8), 50)
+    assert wide.low < found.low < 0.8 < found.high < wide.high
+
+
+def test_intervals_are_mirrored_with_their_shares():
+    resampled = np.random.default_rng(0).normal(0.9, 0.03, 1000)
+    found, mirrored = metrics.interval(0.9, resampled, 40), metrics.interval(1 - 0.9, 1 - resampled, 40)
+    assert (1 - mirrored.high, 1 - mirrored.low) == pytest.approx((found.low, found.high))
+
+
+@pytest.mark.parametrize(("n_groups", "low"), [(10, 0.66), (50, 0.92), (200, 0.98), (1000, 0.995)])
+def test_a_perfect_sample_has_a_lower_bound_below_1_that_rises_with_the_groups(n_groups, low):
+    found = metrics.interval(1.0, np.ones(100), n_groups)
+    assert found.high == 1
+    assert found.low == pytest.approx(low, abs=0.1 * (1 - low) + 0.005)
+    exact = 0.025 ** (2 / n_groups)  # Clopper and Pearson, were only half the groups informative
+    assert found.low > exact - 0.1
+
+
+def test_the_interval_of_a_difference_or_of_a_percentage_is_refused():
+    for value in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="difference_interval"):
+            metrics.interval(value, [0.0], 50)
+
+
+def test_an_area_rests_on_the_rarer_label():
+    assert metrics.effective_groups([0, 1] * 10, range(20)) == 20
+    assert metrics.effective_groups([0, 1] * 10, np.repeat(range(10), 2)) == 10  # both labels in every group
+    assert metrics.effective_groups([1] * 2 + [0] * 18, range(20)) == pytest.approx(4 * 2 * 18 / 20)
+    assert metrics.effective_groups([1, 1], [0, 1]) == 0
+
+
+def differ(one, other, correlation, n_groups=100):
+    """The interval of a difference whose bootstraps have sd 0.03 and correlate."""
+    noise = np.random.default_rng(0).multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], 20_000)
+    resampled, resampled_other = one + 0.03 * noise[:, 0], other + 0.03 * noise[:, 1]
+    return metrics.difference_interval(one, other, resampled, resampled_other, n_groups)
+
+
+def test_a_difference_has_about_the_interval_of_a_normal_one():
+    for correlation in (0.0, 0.5, 0.9):
+        found = differ(0.55, 0.5, correlation, 1000)
+        half = 1.96 * 0.03 * np.sqrt(2 - 2 * correlation)
+        assert found.value == pytest.approx(0.05)
+        assert (found.low, found.high) == pytest.approx((0.05 - half, 0.05 + half), rel=0.05, abs=0.004)
+
+
+def test_a_difference_turned_round_has_the_interval_turned_round():
+    found, turned = differ(0.9, 0.8, 0.5), differ(0.8, 0.9, 0.5)
+    assert (-turned.high, -turned.low) == pytest.approx((found.low, found.high), abs=2e-3)
+
+
+def test_two_perfect_areas_may_differ():
+    for n_groups in (20, 200):
+        found = metrics.difference_interval(1.0, 1.0, np.ones(9), np.ones(9), n_groups)
+        assert found.value == 0
+        assert -found.low == found.high == pytest.approx(2 / n_groups, rel=0.1)
+
+
+def test_what_scores_alike_does_not_differ():
+    resampled = np.random.default_rng(0).normal(0.9, 0.02, 500)
+    found = metrics.difference_interval(0.9, 0.9, resampled, resampled, 100)
+    assert (found.value, found.low, found.high) == pytest.approx((0, 0, 0), abs=1e-6)
+
+
+def test_a_difference_of_too_few_groups_or_of_one_class_has_no_interval():
+    found = metrics.difference_interval(0.8, 0.7, [0.7, 0.9], [0.7, 0.9], 5)
+    assert found.value == pytest.approx(0.1)
+    assert np.isnan([found.low, found.high]).all()
+    assert found.reason == "5 groups, fewer than 10"
+    assert metrics.difference_interval(np.nan, np.nan, [np.nan], [np.nan], 50).reason == "one class"
+
+
+@pytest.mark.parametrize("auc", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("n_groups", [15, 60])
+def test_intervals_cover_the_true_area(auc, n_groups):
+    """The percentile bootstrap covers 53% at 0.99 with 15 groups; benchmarks/coverage.py has the whole grid."""
+    rng, hits = np.random.default_rng(0), 0
+    groups = np.repeat(np.arange(n_groups), 2)
+    labels = groups % 2
+    for _ in range(200):
+        noise = (rng.normal(size=n_groups)[groups] + rng.normal(size=len(groups))) / np.sqrt(2)
+        scores, weights = noise + labels * np.sqrt(2) * stats.norm.ppf(auc), metrics.group_weights(groups, 200, rng)
+        resampled = metrics.weighted_auc(scores, labels, weights)
+        n_effective = metrics.effective_groups(labels, groups)
+        found = metrics.interval(metrics.auc(scores, labels), resampled, n_effective)
+        hits += found.low <= auc <= found.high
+    assert hits >= 0.92 * 200
 
 
 def test_few_groups_have_no_interval_but_a_reason():

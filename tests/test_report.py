@@ -4,16 +4,19 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy import sparse
 
-from sae_transfer import figures, paths, report, store
+from sae_transfer import features, figures, paths, report, store
 from sae_transfer.features import Health
 from sae_transfer.records import UserError
-from sae_transfer.report import About
+from sae_transfer.report import About, best_features
+from sae_transfer.report.analyses import Column, tabulate
 from sae_transfer.stages.report import make_report
 from tables import table
 
@@ -31,8 +34,7 @@ def project(study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     for space, rows in study.groupby("space"):
         store.write_table(folder / paths.TRANSFER / f"{space}.parquet", rows)
-    for dataset in DATASETS:
-        store.write_json(folder / paths.FEATURES / dataset / "narrow_2.json", HEALTH)
+    _write_artifacts(folder, study)
     params = {
         "seed": 0,
         "study": {"datasets": DATASETS, "saes": ["narrow_2"], "saes_identity": "models/demo/saes"},
@@ -41,6 +43,32 @@ def project(study, tmp_path_factory):
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return folder
+
+
+def _write_artifacts(folder, study):
+    """Prompts, features and scores of every dataset; on row 3 of its prompts, every feature fires most."""
+    rng, scores = np.random.default_rng(0), []
+    for dataset in DATASETS:
+        store.write_json(folder / paths.FEATURES / dataset / "narrow_2.json", HEALTH)
+        identity = {"revision": None, "weights_sha256": "abc123", "prompts_sha256": f"sha-{dataset}"}
+        identity |= {"torch": "2", "transformers": "5"}
+        store.write_json(folder / paths.ACTIVATIONS / dataset / "identity.json", identity)
+        prompts = pd.DataFrame({"id": [f"r{i}" for i in range(12)], "label": [0, 1] * 6, "variation": "default"})
+        prompts["split"] = ["train"] * 6 + ["test"] * 6
+        prompts["prompt"] = [f"{dataset} prompt {i} <&>" for i in range(12)]
+        store.write_table(folder / paths.PROMPTS / f"{dataset}.parquet", prompts)
+        dense = (rng.random((12, 64)) < 0.5) * rng.random((12, 64))
+        dense[3] = 7.0 + DATASETS.index(dataset)
+        features.write(
+            folder / paths.FEATURES / dataset, "narrow_2", sparse.csr_array(dense), Health(64, 7.5, np.nan, 0.25), ""
+        )
+        for train, rank in product(DATASETS, (1, 2)):
+            part = prompts[prompts["split"] == "test"].assign(train=train, test=dataset, rank=rank, n_train=240)
+            part = part.assign(probe="sparse_1", condition="test", test_variation="default", n_features=1)
+            scores.append(
+                part.assign(selected=rank == 1, probability=np.where(part["id"] == "r9", 0.03, part["label"]))
+            )
+    store.write_table(folder / paths.SCORES / "narrow_2.parquet", pd.concat(scores))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +128,8 @@ def test_second_run_gives_equal_bytes(made, tmp_path, monkeypatch):
 def test_page_is_whole_and_asks_nothing_of_the_network(made):
     found = Page((made / "report/index.html").read_text())
     assert not found.open
-    assert not [tag for tag, _ in found.tags if tag in ("script", "link", "iframe")]
+    assert not [tag for tag, _ in found.tags if tag in ("link", "iframe")]
+    assert [attrs for tag, attrs in found.tags if tag == "script"] == [{}]  # its own, which sorts tables
     assert all(attrs["href"].startswith("#") for tag, attrs in found.tags if tag == "a")
     images = [attrs for tag, attrs in found.tags if tag == "img"]
     assert len(images) == 3
@@ -119,6 +148,43 @@ def test_page_shows_the_numbers_of_the_table(made, study):
         assert hint in text
     assert "EV –" in text  # an explained variance that is missing
     assert "dead 25%" in text
+
+
+def test_page_shows_the_prompts_behind_a_feature_and_what_pins_the_study(made):
+    text = (made / "report/index.html").read_text()
+    most = text.count("gamma prompt 3 &lt;&amp;&gt;")  # the largest activation of every feature
+    assert most == 3 * 2  # by training set and rank
+    assert text.count("gamma, answerable, activation 9.00") == most
+    assert "train prompt" not in text
+    wrong = re.findall(r"(\w+), answerable, p = 0.03</small>\n(\w+) prompt 9 ", text)
+    assert len(wrong) == 3 * 2 * 3
+    assert {a == b for a, b in wrong} == {True}
+    assert "abc123" in text
+    assert "sha-beta" in text
+
+
+def test_overlap_is_the_share_of_the_features_that_two_training_sets_chose_both(study):
+    pairs = {row["pair"]: row for row in best_features.overlap(study, "narrow_2")}
+    assert list(pairs) == ["alpha and beta", "alpha and gamma", "beta and gamma"]
+    rows = study[(study["probe"] == "sparse_1") & (study["test"] == "alpha") & (study["test_variation"] == "default")]
+    top = {train: set(part["feature_ids"]) for train, part in rows.groupby("train")}
+    assert pairs["alpha and beta"]["top"] == len(top["alpha"] & top["beta"]) / len(top["alpha"] | top["beta"])
+    assert best_features.jaccard({1, 2}, {2, 3}) == 1 / 3
+    assert np.isnan(best_features.jaccard(set(), {1}))
+
+
+def test_tables_of_analyses_carry_intervals_reasons_and_what_to_sort_by():
+    frame = pd.DataFrame(
+        {"space": ["a", "b"], "auc": [0.5, np.nan], "n": [3, 4], "gap": [-0.1, 0.2], "good": [True, False]}
+    )
+    frame = frame.assign(low=[0.4, np.nan], high=[0.6, np.nan], reason=["", "one class"])
+    columns = [Column("space", "space"), Column("auc", "AUC", ("low", "high")), Column("n", "n", digits=0)]
+    made = tabulate(frame, "A table", [*columns, Column("gap", "gap", signed=True), Column("good", "good")])
+    assert [heading.numeric for heading in made.headings] == [False, True, True, True, False]
+    shown = [[(cell.text, cell.small, cell.hint, cell.sort) for cell in row] for row in made.rows]
+    assert shown[0][:3] == [("a", "", "", None), ("0.50", "0.40–0.60", "", 0.5), ("3", "", "", 3)]
+    assert shown[0][3:] == [("−0.10", "", "", -0.1), ("yes", "", "", None)]
+    assert shown[1][1] == ("–", "", "one class", None)
 
 
 def test_summary_is_what_pandas_says(study):
@@ -176,7 +242,7 @@ def test_odd_names_are_escaped():
     odd = '<b>"Q&A"</b>'
     text = page(table([odd, "beta"], {"narrow_2": 2}), [odd, "beta"], model="<script>alert(1)</script>")
     assert "<b>&" not in text
-    assert "<script" not in text
+    assert "<script>alert" not in text
     assert "&lt;b&gt;&#34;Q&amp;A&#34;&lt;/b&gt;" in text
 
 

@@ -100,9 +100,12 @@ def test_a_pair_is_resampled_together():
     fitted["other"] = [type(p)(**{**vars(p), "kind": "residual"}) for p in fitted["other"]]
     test = bootstrap(rows)
     _, row = variation_rows(fitted, {"own": rows}, test)
-    spread = [metrics.weighted_auc(fitted[name][0].score(rows.X), rows.labels, test.weights) for name in fitted]
-    low, high = np.quantile(spread[1] - spread[0], [0.025, 0.975])
-    assert (row["delta_auc_low"], row["delta_auc_high"]) == pytest.approx((low, high))
+    first, other = (transfer.reference(fitted[name][0].score(rows.X), test) for name in fitted)
+    expected = metrics.difference_interval(
+        other.auc, first.auc, other.resampled, first.resampled, test.effective_groups
+    )
+    assert (row["delta_auc_low"], row["delta_auc_high"]) == (expected.low, expected.high)
+    assert row["delta_auc"] == expected.value != 0
 
 
 def test_bad_input_is_missing_with_its_reason():

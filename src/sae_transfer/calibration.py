@@ -28,8 +28,7 @@ from sae_transfer.transfer import TestSet
 #   tpr_a_1, fpr_a_1     unanswerable rows of B caught and false alarms on B, at the threshold that gives at most 1%
 #                        false alarms on A's training rows, scored out of fold; tpr_a_5, fpr_a_5: at most 5%
 #   tpr_at_fpr_1, _5     caught on B at the threshold that gives at most 1% or 5% on B's test rows: ranking alone
-#   ece, brier           expected calibration error over BINS equal bins of p, and mean squared error of p. Resampling
-#                        inflates an ECE, so its interval is the basic bootstrap's, cut at 0
+#   ece, brier           expected calibration error over BINS equal bins of p, and mean squared error of p
 #   verdict              lost ranking: the interval of auc_lost lies above MARGIN; shifted threshold: that of
 #                        accuracy_regained with the most labels does; both; holds: neither; in domain: A is B
 NUMBERS = (
@@ -55,6 +54,15 @@ class Scored:
 
     logits: Floats
     labels: NDArray[np.int_]
+
+
+@dataclass(frozen=True)
+class Home:
+    """A probe's AUC on A's test rows, on resamples [R] of them, and how many groups they are."""
+
+    auc: float
+    resampled: Floats
+    groups: float
 
 
 def logits(probe: Probe, X: Any) -> Floats:
@@ -185,7 +193,7 @@ def ranking(logits: Floats, test: TestSet) -> Measured:
 
 
 def calibration_rows(
-    logits: Floats, test: TestSet, source: Scored, moves: Mapping[int, Floats], home: tuple[float, Floats] | None
+    logits: Floats, test: TestSet, source: Scored, moves: Mapping[int, Floats], home: Home | None
 ) -> list[dict[str, Any]]:
     """The rows of one (probe, A, B), one for each number of labels.
 
@@ -194,22 +202,24 @@ def calibration_rows(
         test: those rows.
         source: A's training rows, scored out of fold.
         moves: by number of labels, the bias shifts of its draws; none where they cannot be drawn.
-        home: the probe's AUC on A's test rows and on resamples of them; None where B is A.
+        home: the probe on A's test rows; None where B is A.
     """
-    n_groups, ranked = test.n_groups, ranking(logits, test)
+    ranked, groups = ranking(logits, test), _groups(test)
+    fixed = {name: metrics.interval(value, spread, groups[name]) for name, (value, spread) in ranked.items()}
     if home is not None:
-        ranked["auc_lost"] = (home[0] - ranked["auc"][0], home[1] - ranked["auc"][1])
-    fixed = {name: _interval(name, value, n_groups) for name, value in ranked.items()}
+        (area, spread), fewest = ranked["auc"], min(home.groups, groups["auc"])
+        fixed["auc_lost"] = metrics.difference_interval(home.auc, area, home.resampled, spread, fewest)
     at = {percent: threshold(source, share) for percent, share in FALSE_ALARMS.items()}
     by_labels = {k: measured(logits, shift, at, test) for k, shift in moves.items() if len(shift)}
     rows = []
     for k, shift in moves.items():
         found = by_labels.get(k, {})
+        estimates = fixed | {name: metrics.interval(*value, groups[name]) for name, value in found.items()}
         if k and found:
             (now, spread), (before, spread_before) = found["accuracy"], by_labels[0]["accuracy"]
-            found["accuracy_regained"] = (now - before, spread - spread_before)
-        estimates = fixed | {name: _interval(name, value, n_groups) for name, value in found.items()}
-        row: dict[str, Any] = {"labels": k, "uses_target": k > 0, "draws": len(shift), "n_groups": n_groups}
+            regained = metrics.difference_interval(now, before, spread, spread_before, test.n_groups)
+            estimates["accuracy_regained"] = regained
+        row: dict[str, Any] = {"labels": k, "uses_target": k > 0, "draws": len(shift), "n_groups": test.n_groups}
         for name, one in estimates.items():
             row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
         rows.append(row | {"accuracy_sd": _deviation(logits, shift, test), "reason": _reason(estimates, k, shift)})
@@ -217,11 +227,12 @@ def calibration_rows(
     return [row | {"verdict": verdict} for row in rows]
 
 
-def _interval(name: str, value: tuple[float, Floats], n_groups: int) -> Estimate:
-    found = metrics.interval(*value, n_groups)
-    if name != "ece":
-        return found
-    return Estimate(found.value, max(2 * found.value - found.high, 0.0), 2 * found.value - found.low, found.reason)
+def _groups(test: TestSet) -> dict[str, float]:
+    """How many groups each number rests on."""
+    holding = [float(len(np.unique(test.groups[test.labels == label]))) for label in (0, 1)]
+    ranked = dict.fromkeys(("auc", *(f"tpr_at_fpr_{percent}" for percent in FALSE_ALARMS)), test.effective_groups)
+    alarms = {f"{rate}_a_{percent}": holding[rate == "fpr"] for rate in ("tpr", "fpr") for percent in FALSE_ALARMS}
+    return ranked | alarms | dict.fromkeys(("accuracy", "brier", "ece"), float(test.n_groups))
 
 
 def _deviation(logits: Floats, shift: Floats, test: TestSet) -> float:

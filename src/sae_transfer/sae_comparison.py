@@ -28,14 +28,14 @@ Areas = Mapping[tuple[str, str], Reference]  # by (A, B)
 
 
 def comparison_rows(
-    areas: Mapping[str, Areas], facts: Mapping[str, Mapping[str, Any]], n_groups: Mapping[str, int]
+    areas: Mapping[str, Areas], facts: Mapping[str, Mapping[str, Any]], n_groups: Mapping[str, float]
 ) -> list[dict[str, Any]]:
     """The rows of one kind of probe over the SAEs of one layer.
 
     Args:
         areas: by SAE: AUC, and AUC on resamples of B that all SAEs share.
         facts: by SAE: width, objective and, by dataset, health (l0, explained_variance, dead).
-        n_groups: of each dataset's test rows.
+        n_groups: of each dataset's test rows, as `metrics.interval` takes them for an AUC.
     """
     first = min(areas, key=lambda sae: facts[sae]["width"])  # of equals, the study's first
     rows = []
@@ -48,10 +48,15 @@ def comparison_rows(
                 if not pairs:
                     rows.append(row | {"reason": "auc: no other dataset"})
                     continue
-                groups = min(n_groups[b] for _, b in pairs)
+                groups = _groups([n_groups[b] for b in dict.fromkeys(b for _, b in pairs)])
                 own, base = (_mean(areas[each], pairs) for each in (sae, first))
-                rows.append(row | {"n_groups": groups} | _numbers(own, None if sae == first else base, groups))
+                rows.append(row | {"n_groups": int(groups)} | _numbers(own, None if sae == first else base, groups))
     return rows
+
+
+def _groups(of_tests: Sequence[float]) -> float:
+    """How many groups a mean over test sets rests on: all of theirs, unless one has too few for an interval."""
+    return sum(of_tests) if min(of_tests) >= metrics.MIN_GROUPS else min(of_tests)
 
 
 def _mean(areas: Areas, pairs: Sequence[tuple[str, str]]) -> Reference:
@@ -61,12 +66,12 @@ def _mean(areas: Areas, pairs: Sequence[tuple[str, str]]) -> Reference:
     )
 
 
-def _numbers(own: Reference, base: Reference | None, groups: int) -> dict[str, Any]:
+def _numbers(own: Reference, base: Reference | None, groups: float) -> dict[str, Any]:
     found = {"auc": metrics.interval(own.auc, own.resampled, groups)}
     if base is None:
         found["delta"] = Estimate(np.nan, np.nan, np.nan, "the reference itself")
     else:
-        found["delta"] = metrics.interval(own.auc - base.auc, own.resampled - base.resampled, groups)
+        found["delta"] = metrics.difference_interval(own.auc, base.auc, own.resampled, base.resampled, groups)
     row: dict[str, Any] = {}
     for name, one in found.items():
         row |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}

@@ -176,18 +176,20 @@ def split_rows(found: Family, X: sparse.csr_array, Y: sparse.csr_array, test: Te
         Y: [n, d_other], the same rows in the other SAE.
         test: those rows.
     """
-    parent, n_groups = reference(found.parent.score(X), test), test.n_groups
+    parent = reference(found.parent.score(X), test)
     about: dict[str, Any] = {"parent_id": int(np.asarray(found.parent.feature_ids)[0])}
     about["parent_cv_auc"] = found.parent_cv_auc
-    about |= {"needed": found.needed, "fate": found.fate, "n_groups": n_groups, "n_test": len(test.labels)}
+    about |= {"needed": found.needed, "fate": found.fate, "n_groups": test.n_groups, "n_test": len(test.labels)}
     if not found.children:
         yield about | {"children": 0, "parent_auc": parent.auc, "reason": "auc: no feature correlates with the parent"}
     for k, (child, area) in enumerate(zip(found.children, found.cv_auc, strict=True), 1):
         own = reference(child.score(Y), test)
         numbers = {
-            "auc": metrics.interval(own.auc, own.resampled, n_groups),
-            "parent_auc": metrics.interval(parent.auc, parent.resampled, n_groups),
-            "delta": metrics.interval(own.auc - parent.auc, own.resampled - parent.resampled, n_groups),
+            "auc": metrics.interval(own.auc, own.resampled, test.effective_groups),
+            "parent_auc": metrics.interval(parent.auc, parent.resampled, test.effective_groups),
+            "delta": metrics.difference_interval(
+                own.auc, parent.auc, own.resampled, parent.resampled, test.effective_groups
+            ),
         }
         row: dict[str, Any] = {"children": k, "cv_auc": area}
         row["child_ids"] = " ".join(str(feature) for feature in np.asarray(child.feature_ids))

@@ -1,6 +1,7 @@
 """The transfer table: what a probe trained on A is worth on B, with intervals. Pure functions on arrays."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,13 @@ class TestSet:
     groups: NDArray[np.str_]
     weights: Floats
 
-    @property
+    @cached_property
     def n_groups(self) -> int:
         return len(np.unique(self.groups))
+
+    @cached_property
+    def effective_groups(self) -> float:
+        return metrics.effective_groups(self.labels, self.groups)
 
 
 def test_set(
@@ -77,10 +82,10 @@ def cell(probe: Probe, scores: Floats, test: TestSet, residual: Reference) -> di
     """
     own, p = reference(scores, test), probe.probability(scores)
     points = _points(probe, scores, test, residual)
-    area = metrics.interval(own.auc, own.resampled, test.n_groups)
+    area = metrics.interval(own.auc, own.resampled, test.effective_groups)
     resampled = metrics.weighted_accuracy(p, test.labels, test.weights)
     share = metrics.interval(points["accuracy"], resampled, test.n_groups)
-    delta = metrics.interval(points["delta_residual"], own.resampled - residual.resampled, test.n_groups)
+    delta = metrics.difference_interval(own.auc, residual.auc, own.resampled, residual.resampled, test.effective_groups)
     if probe.kind == "residual":
         delta = Estimate(np.nan, np.nan, np.nan, "the residual probe itself")
     return points | {

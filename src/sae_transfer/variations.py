@@ -90,13 +90,14 @@ def _measured(probe: Probe, rows: Training, test: TestSet) -> Measured:
 
 
 def _numbers(measured: Measured, baseline: Measured | None, test: TestSet) -> dict[str, Any]:
-    found = {name: metrics.interval(value, spread, test.n_groups) for name, (value, spread) in measured.items()}
+    groups = {"auc": test.effective_groups, "accuracy": test.n_groups}
+    found = {name: metrics.interval(value, spread, groups[name]) for name, (value, spread) in measured.items()}
     for name, (value, spread) in measured.items():
         if baseline is None:
             found[f"delta_{name}"] = Estimate(np.nan, np.nan, np.nan, "what the others are compared with")
         else:
             first, first_spread = baseline[name]
-            found[f"delta_{name}"] = metrics.interval(value - first, spread - first_spread, test.n_groups)
+            found[f"delta_{name}"] = metrics.difference_interval(value, first, spread, first_spread, groups[name])
     row: dict[str, Any] = {}
     for name, estimate in found.items():
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

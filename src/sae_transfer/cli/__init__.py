@@ -4,13 +4,15 @@ import sys
 
 import typer
 
-from sae_transfer.cli import data, study
+from sae_transfer.cli import compare, data, score, study
 from sae_transfer.records import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command()(study.check)
 app.command()(study.prune)
 app.command()(study.summary)
+app.command()(compare.compare)
+app.command()(score.score)
 
 data_app = typer.Typer(no_args_is_help=True, help="Datasets under data/.")
 data_app.command()(data.generate)

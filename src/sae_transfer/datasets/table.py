@@ -50,7 +50,7 @@ def load(path: Path, columns: Columns) -> list[Row]:
             names), or a label that is neither 0 nor 1 (file, line and id).
         FileNotFoundError: there is no such file.
     """
-    return [_row(record, columns, path, line) for line, record in _records(path)]
+    return [_row(record, columns, path, line) for line, record in records(path)]
 
 
 @contextmanager
@@ -127,7 +127,7 @@ def _csv_records(path: Path) -> Iterator[tuple[int, Record]]:
             raise UserError(f"{path} line {reader.reader.line_num}: broken CSV ({error})") from None
 
 
-def _records(path: Path) -> Iterator[tuple[int, Record]]:
+def records(path: Path) -> Iterator[tuple[int, Record]]:
     kind = path.with_suffix("").suffix if path.suffix in {".gz", ".zst"} else path.suffix
     if kind == ".csv":
         return _csv_records(path)

@@ -1,10 +1,10 @@
-"""Figures of the transfer table. The only home of matplotlib.
+"""Figures of the transfer table and of the analyses. The only home of matplotlib.
 
-Every figure is a function of the tidy table (columns: `sae_transfer.transfer.COLUMNS`). Colours are told apart by
-colour-blind readers (Okabe and Ito; RdBu, PuOr), and the scales of heatmaps are fixed, so that any two compare.
+Every figure is a function of one tidy table. Colours are told apart by colour-blind readers (Okabe and Ito; RdBu,
+PuOr), and the scales of heatmaps are fixed, so that any two compare.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import matplotlib
@@ -13,11 +13,35 @@ from matplotlib.figure import Figure
 
 from sae_transfer import cells
 from sae_transfer.figures.comparisons import auc_by_n, in_domain_vs_ood, variations
+from sae_transfer.figures.directions import residual_cosines, similarity_by_n
 from sae_transfer.figures.heatmaps import colours, heatmap
+from sae_transfer.figures.prediction import held_out, oracle_gap, policies, predictors
+from sae_transfer.figures.shift import calibration
+from sae_transfer.figures.stability import training_spread
+from sae_transfer.figures.studies import two_studies
 from sae_transfer.figures.style import STYLE
 from sae_transfer.store import replacing
 
-__all__ = ["auc_by_n", "colours", "draw", "heatmap", "in_domain_vs_ood", "save", "variations", "varied"]
+OF_ANALYSES: dict[str, dict[str, Callable[[pd.DataFrame], Figure]]] = {
+    "bootstrap": {"training_spread": training_spread},
+    "oracle_gap": {"oracle_gap": oracle_gap},
+    "predictors": {"predictors": predictors, "held_out": held_out},
+    "policies": {"policies": policies},
+    "calibration": {"calibration": calibration},
+    "similarity": {"similarity_by_n": similarity_by_n, "residual_cosines": residual_cosines},
+}
+__all__ = [
+    "auc_by_n",
+    "colours",
+    "draw",
+    "draw_analyses",
+    "heatmap",
+    "in_domain_vs_ood",
+    "save",
+    "two_studies",
+    "variations",
+    "varied",
+]
 
 
 def draw(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
@@ -31,6 +55,17 @@ def draw(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
         yield "auc_by_n", auc_by_n(table)
     for dataset in varied(table):
         yield f"variations_{dataset}", variations(table, dataset)
+
+
+def draw_analyses(tables: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
+    """Every figure of the analyses with its file name.
+
+    Args:
+        tables: by the name of the file under results/, without its ending; those without rows are passed over.
+    """
+    for table, figures in OF_ANALYSES.items():
+        rows = tables.get(table, pd.DataFrame())
+        yield from ((name, draw_one(rows)) for name, draw_one in figures.items() if len(rows))
 
 
 def varied(table: pd.DataFrame) -> list[str]:

@@ -30,6 +30,11 @@ def legend(figure: Figure, handles: list[Line2D], title: str | None = None) -> N
     figure.legend(handles=handles, loc="outside lower center", fontsize=8, ncols=columns, title=title)
 
 
+def hollow(label: str) -> Line2D:
+    """A legend's entry for what hollow markers say."""
+    return Line2D([], [], color="#555555", marker="o", markerfacecolor="none", linestyle="", label=label)
+
+
 def tints(rows: pd.DataFrame) -> dict[str, str]:
     unnamed = iter(OTHER_COLOURS * len(rows))
     return {str(key): COLOURS.get(str(key)) or next(unnamed) for key in rows["key"].unique()}
@@ -38,15 +43,21 @@ def tints(rows: pd.DataFrame) -> dict[str, str]:
 def panels(rows: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, tuple[str, pd.DataFrame]]]]:
     """A figure with a titled panel for each SAE (two a row), and those panels with their rows."""
     parts = cells.panels(rows)
-    columns = min(len(parts), 2)
-    lines = -(-len(parts) // columns)
+    figure, titled = grid_of([title for title, _ in parts])
+    return figure, [(axes, part) for (axes, _), part in zip(titled, parts, strict=True)]
+
+
+def grid_of(titles: list[str], height: float = 3.3) -> tuple[Figure, list[tuple[Axes, str]]]:
+    """A figure with a panel of that height (inches) for each title, two a row, and those panels with their titles."""
+    columns = min(len(titles), 2)
+    lines = -(-len(titles) // columns)
     figure = Figure(
-        figsize=(max(3.9 * columns, 6), 3.3 * lines + 0.8), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+        figsize=(max(3.9 * columns, 6), height * lines + 0.8), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
     )
     grid = figure.subplots(lines, columns, squeeze=False).flat
-    panels = list(zip(grid, parts, strict=False))
-    for axes in list(grid)[len(parts) :]:
+    panels = list(zip(grid, titles, strict=False))
+    for axes in list(grid)[len(titles) :]:
         axes.set_visible(False)
-    for axes, (title, _) in panels:
+    for axes, title in panels:
         axes.set_title(title, fontweight="bold")
     return figure, panels

@@ -6,13 +6,13 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from sae_transfer import calibration, config, metrics, paths, probe_files, probes, store
-from sae_transfer.calibration import LABELS, Scored
+from sae_transfer import calibration, config, paths, probe_files, probes, store
+from sae_transfer.calibration import LABELS, Home, Scored
 from sae_transfer.probes import Probe, ProbeParams, Training
 from sae_transfer.records import generator
 from sae_transfer.stages import inputs, run
 from sae_transfer.stages.inputs import StudyParams
-from sae_transfer.transfer import TestSet, TransferParams, test_set
+from sae_transfer.transfer import TestSet, TransferParams, reference, test_set
 
 KINDS = ("residual", "mean_difference", "sparse_1", "sparse_n")
 
@@ -66,8 +66,8 @@ def _of_probe(
     unseen: Scored,
     seed: int,
 ) -> list[dict[str, Any]]:
-    at_home = calibration.logits(probe, test[a].X)
-    home = metrics.auc(at_home, test[a].labels), metrics.weighted_auc(at_home, test[a].labels, resampled[a].weights)
+    inside = reference(calibration.logits(probe, test[a].X), resampled[a])
+    home = Home(inside.auc, inside.resampled, resampled[a].effective_groups)
     rows = []
     for b, target in train.items():
         # in domain, rows that trained the probe are scored by those that did not see them

@@ -1,13 +1,13 @@
 """report: transfer tables and SAE health -> results/transfer.csv, results/metrics.json, figures and one page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from sae_transfer import config, features, figures, paths, report, store
-from sae_transfer.report import About
-from sae_transfer.stages import run
+from sae_transfer.report import About, Behaviour, best_features
+from sae_transfer.stages import inputs, run
 from sae_transfer.stages.inputs import StudyParams
 
 
@@ -17,7 +17,7 @@ def make_report() -> None:
     spaces = [f"layer_{layer}" for layer in params["model"]["layers"]] + list(study.saes)
     tables = [store.read_table(paths.TRANSFER / f"{space}.parquet") for space in spaces]
     table = pd.concat(tables, ignore_index=True)
-    about = _about(params, study)
+    about = _about(params, study, table)
     numbers = report.summary(table)
     svgs = {}
     for name, figure in figures.draw(table):
@@ -30,8 +30,9 @@ def make_report() -> None:
     print(f"open {paths.REPORT / 'index.html'} in a browser")
 
 
-def _about(params: Mapping[str, Any], study: StudyParams) -> About:
+def _about(params: Mapping[str, Any], study: StudyParams, table: pd.DataFrame) -> About:
     model = params["model"]
+    prompts = {name: inputs.prompt_table(name) for name in study.datasets}
     told = ("layers", "dtype", "position", "chat_template")
     return About(
         model=str(model["name"]),
@@ -42,8 +43,26 @@ def _about(params: Mapping[str, Any], study: StudyParams) -> About:
             sae: {dataset: features.read_health(paths.FEATURES / dataset, sae) for dataset in study.datasets}
             for sae in study.saes
         },
+        hashes=_hashes(study.datasets),
+        behaviour={sae: _behaviour(sae, table, prompts) for sae in study.saes},
         demo=str(model["name"]).startswith("models/demo"),
     )
+
+
+def _hashes(datasets: Sequence[str]) -> dict[str, str]:
+    """What pins the model's weights and each dataset's prompts."""
+    made = {name: store.read_json(paths.ACTIVATIONS / name / "identity.json") for name in datasets}
+    first = next(iter(made.values()))
+    pinned = first["revision"] or first["weights_sha256"]
+    hashes = {"revision" if first["revision"] else "weights, sha256": str(pinned)}
+    hashes |= {f"prompts of {name}, sha256": str(about["prompts_sha256"]) for name, about in made.items()}
+    return hashes | {name: str(first[name]) for name in ("torch", "transformers")}
+
+
+def _behaviour(sae: str, table: pd.DataFrame, prompts: Mapping[str, pd.DataFrame]) -> Behaviour:
+    rows = {name: features.read(paths.FEATURES / name, sae) for name in prompts}
+    scores = store.read_table(paths.SCORES / f"{sae}.parquet")
+    return best_features.behaviour(rows, prompts, scores, best_features.shown(table, sae))
 
 
 def _words(value: Any) -> str:

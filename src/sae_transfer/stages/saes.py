@@ -92,7 +92,7 @@ def _comparison(saes: list[Sae], tests: Mapping[str, TestSet]) -> list[dict[str,
             }
             for sae in saes
         }
-        groups = {name: test.n_groups for name, test in tests.items()}
+        groups = {name: test.effective_groups for name, test in tests.items()}
         rows += [{"probe": kind} | row for row in sae_comparison.comparison_rows(areas, facts, groups)]
     return rows
 

@@ -1,0 +1,3 @@
+from sae_transfer.cli import main
+
+main()

@@ -1,0 +1,112 @@
+"""What a study found, on one page that needs no network. Pure functions."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from sae_transfer import cells, figures
+from sae_transfer.features import Health
+from sae_transfer.report.analyses import Analysis
+from sae_transfer.report.best_features import Behaviour, listed
+from sae_transfer.report.heatmaps import heatmaps
+from sae_transfer.report.numbers import NO_NUMBER, Numbers, findings, summary
+
+__all__ = ["About", "Behaviour", "findings", "page", "summary"]
+
+PAPER = (
+    ("in-domain and out-of-domain AUC of the best SAE features", "Transfer, 1-sparse heatmaps", "transfer"),
+    ("residual stream probes in domain and out of domain", "Transfer, residual heatmaps", "transfer"),
+    ("AUC against the number of features N", "How many features", "n"),
+    ("which features are selected, and how they look", "Which features", "features"),
+)
+
+
+@dataclass(frozen=True)
+class About:
+    """What was run.
+
+    `settings` and `hashes` are told as they are; `sources` by dataset; `health` by SAE, then by dataset; `behaviour` of
+    its best features by SAE.
+    """
+
+    model: str
+    settings: Mapping[str, str]
+    sources: Mapping[str, str]
+    health: Mapping[str, Mapping[str, Health]]
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    behaviour: Mapping[str, Behaviour] = field(default_factory=dict)
+    demo: bool = False
+
+
+def page(
+    table: pd.DataFrame, numbers: Numbers, svgs: Mapping[str, str], about: About, analyses: Sequence[Analysis] = ()
+) -> str:
+    """The report as one HTML page.
+
+    Args:
+        table: the transfer table of every space.
+        numbers: its `summary`.
+        svgs: SVG text by the names that `figures.draw` gives; heatmaps are not needed, the page has them as tables.
+        about: what was run.
+        analyses: the sections of the other analyses, in order.
+    """
+    environment = Environment(
+        loader=PackageLoader("sae_transfer"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "probe": cells.name}
+    images = {
+        name: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode() for name, svg in svgs.items()
+    }
+    return environment.get_template("report.html").render(
+        about=about,
+        contents=_contents(analyses),
+        analyses=analyses,
+        paper=PAPER,
+        findings=findings(table),
+        datasets=_datasets(table),
+        names=cells.datasets(table),
+        heats=list(heatmaps(table, "auc")),
+        differences=list(heatmaps(table, "delta_residual")),
+        features=[listed(table, sae, about.behaviour.get(sae, Behaviour())) for sae in table["sae"].unique() if sae],
+        numbers={s: {k: v for k, v in kinds.items() if not cells.is_control(k)} for s, kinds in numbers.items()},
+        controls={s: {k: v for k, v in kinds.items() if cells.is_control(k)} for s, kinds in numbers.items()},
+        images=images,
+        varied=figures.varied(table),
+        scale=[(*figures.colours(step / 10, "auc"), f"{step / 10:.1f}") for step in range(11)],
+    )
+
+
+def _contents(analyses: Sequence[Analysis]) -> list[tuple[str, str]]:
+    first = [("run", "What was run"), ("transfer", "Transfer"), ("difference", "Against the residual probe")]
+    first += [("ood", "In domain and out"), ("n", "How many features"), ("features", "Which features")]
+    last = [("doubt", "What to doubt"), ("paper", "The paper's figures"), ("read", "How to read it")]
+    return first + [(analysis.id, analysis.title) for analysis in analyses] + last
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return cells.number(NO_NUMBER if value is None else value, digits)
+
+
+def _datasets(table: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = cells.full(table)
+    rows = rows[rows["in_domain"]].drop_duplicates("train")
+    templates = table[table["condition"] == "test"].groupby("test")["test_variation"].unique()
+    return [
+        {
+            "name": row["train"],
+            "n_train": row["n_train"],
+            "n_test": row["n_test"],
+            "n_groups": row["n_groups"],
+            "template": row["train_variation"],
+            "variations": [t for t in templates[row["train"]] if t != row["train_variation"]],
+        }
+        for row in rows.to_dict("records")
+    ]

@@ -1,0 +1,52 @@
+"""Train x test heatmaps as what a template needs to write them as tables."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from sae_transfer import cells, figures
+from sae_transfer.cells import Grid, Value
+
+
+def heatmaps(table: pd.DataFrame, column: str) -> Iterator[dict[str, Any]]:
+    """Titled rows of heatmaps: for each SAE its probes beside its layer's residual probe, then the other baselines."""
+    kinds = [(space, key) for space, key in cells.kinds(table) if not cells.is_control(key)]
+    layers = table[table["sae"] == ""].drop_duplicates("layer").set_index("layer")["space"]
+    against = [] if column != "auc" else ["residual"]
+    for sae, layer in table[table["sae"] != ""].drop_duplicates("sae")[["sae", "layer"]].itertuples(index=False):
+        shown = [(layers[layer], key) for key in against] + [kind for kind in kinds if kind[0] == sae]
+        yield {"title": f"{sae}, layer {layer}", "grids": [_heatmap(table, *kind, column) for kind in shown]}
+    shown_already = {"residual"} if (table["sae"] != "").any() or column != "auc" else set()
+    others = [kind for kind in kinds if kind[0] in set(layers) and kind[1] not in shown_already]
+    if others:
+        yield {"title": "Residual stream baselines", "grids": [_heatmap(table, *kind, column) for kind in others]}
+
+
+def _heatmap(table: pd.DataFrame, space: str, key: str, column: str) -> dict[str, Any]:
+    grid = cells.grid(table, space, key, column)
+    squares = [
+        [square(value, column, _hint(grid, i, j, column)) for j, value in enumerate(row)]
+        for i, row in enumerate(grid.values)
+    ]
+    return {"grid": grid, "squares": squares, "file": f"{'heatmap' if column == 'auc' else 'difference'}_{space}_{key}"}
+
+
+def square(value: Value, column: str, hint: str) -> dict[str, Any]:
+    background, ink = figures.colours(value.value, column)
+    return {"value": value, "background": background, "ink": ink, "hint": hint}
+
+
+def _hint(grid: Grid, i: int, j: int, column: str) -> str:
+    """What pointing at a cell shows: the exact numbers, or why there are none."""
+    value, a, b = grid.values[i][j], grid.trains[i], grid.tests[j]
+    what = "AUC" if column == "auc" else "AUC minus residual stream probe"
+    return f"{exact(value, what)}; trained on {a.name} (n = {a.n}), tested on {b.name} (n = {b.n})"
+
+
+def exact(value: Value, what: str) -> str:
+    if value.value != value.value:
+        return f"{what} missing: {value.reason or 'not measured'}"
+    if value.low != value.low:
+        return f"{what} {value.value:.4f}, no interval: {value.reason or 'not measured'}"
+    return f"{what} {value.value:.4f}, 95% interval {value.low:.4f} to {value.high:.4f}"

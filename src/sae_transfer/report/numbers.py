@@ -1,0 +1,96 @@
+"""The study in plain numbers, for results/metrics.json, and in sentences."""
+
+from typing import Any
+
+import pandas as pd
+
+from sae_transfer import cells
+
+Numbers = dict[str, Any]  # space -> key -> name -> number, None where it is missing
+NO_NUMBER = float("nan")
+
+
+def summary(table: pd.DataFrame) -> Numbers:
+    """The numbers of results/metrics.json for each space and kind of probe, rounded to 6 digits."""
+    result: Numbers = {}
+    for (space, key), rows in cells.headline(table).groupby(["space", "key"], sort=False):
+        numbers = _control(rows) if cells.is_control(str(key)) else _transfer(rows)
+        result.setdefault(str(space), {})[str(key)] = {name: _plain(number) for name, number in numbers.items()}
+    return result
+
+
+def _transfer(rows: pd.DataFrame) -> dict[str, float]:
+    home, away = rows[rows["in_domain"]], rows[~rows["in_domain"]]
+    numbers = {
+        "auc_in_domain": home["auc"].mean(),
+        "auc_ood": away["auc"].mean(),
+        "auc_ood_worst": away["auc"].min(),
+        "cells_in_domain": int(home["auc"].notna().sum()),
+        "cells_ood": int(away["auc"].notna().sum()),
+    }
+    if (rows["probe"] == "residual").all():
+        return numbers
+    compared, wins, losses = contest(away)
+    return numbers | {
+        "cells_compared": compared,
+        "share_beats_residual": wins / compared if compared else NO_NUMBER,
+        "share_loses_to_residual": losses / compared if compared else NO_NUMBER,
+    }
+
+
+def _control(rows: pd.DataFrame) -> dict[str, float]:
+    return {
+        "auc": rows["auc"].mean(),
+        "auc_lowest": rows["auc"].min(),
+        "auc_highest": rows["auc"].max(),
+        "cells": int(rows["auc"].notna().sum()),
+        "cells_whose_interval_holds_chance": int(((rows["auc_low"] <= 0.5) & (rows["auc_high"] >= 0.5)).sum()),
+    }
+
+
+def contest(rows: pd.DataFrame) -> tuple[int, int, int]:
+    """How many cells have a paired interval, and in how many the probe beats the residual probe or loses to it."""
+    low, high = rows["delta_low"], rows["delta_high"]
+    return int(low.notna().sum()), int((low > 0).sum()), int((high < 0).sum())
+
+
+def _plain(number: float) -> float | int | None:
+    if number != number:
+        return None
+    return number if isinstance(number, int) else round(float(number), 6)
+
+
+def findings(table: pd.DataFrame) -> list[str]:
+    """What the numbers say, in sentences."""
+    rows = cells.headline(table)
+    kinds = [key for key in rows["key"].unique() if not cells.is_control(key)]
+    told = [_finding(key, rows[rows["key"] == key]) for key in kinds]
+    control = rows[rows["probe"] == "shuffled_labels"]
+    if len(control):
+        n = _control(control)
+        told.append(
+            f"Negative control: probes trained on shuffled labels have a mean AUC of {n['auc']:.3f} (cells: "
+            f"{n['auc_lowest']:.2f} to {n['auc_highest']:.2f}); in {n['cells_whose_interval_holds_chance']} of "
+            f"{n['cells']} cells the 95% interval over repeats contains 0.5."
+        )
+    return told
+
+
+def _finding(key: str, rows: pd.DataFrame) -> str:
+    numbers, away = _transfer(rows), rows[~rows["in_domain"]]
+    name, spaces = cells.name(key), ", ".join(rows["space"].unique())
+    told = f"{name[0].upper()}{name[1:]} ({spaces}): mean AUC {cells.number(numbers['auc_in_domain'])} in domain"
+    if not numbers["cells_ood"]:
+        return f"{told}."
+    worst = away.sort_values("auc", kind="stable").iloc[0]
+    told += (
+        f", {cells.number(numbers['auc_ood'])} out of domain; worst {cells.number(worst['auc'])} "
+        f"({worst['space']}, {worst['train']} to {worst['test']})."
+    )
+    compared, wins, losses = contest(away)
+    if compared:
+        told += (
+            f" Of {compared} out-of-domain cells with an interval, it beats the residual stream probe of its layer in "
+            f"{wins} and loses in {losses}."
+        )
+    return told
