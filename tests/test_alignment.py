@@ -86,8 +86,8 @@ def test_the_answer_is_in_numbers(planted):
     top, many = answer(planted)
     assert "0.71 on average (0.71 to 0.71 over 1 pairs" in top
     assert "100% of the SAE's features are less similar, and in 1 of 1 pairs" in top
-    assert "reaches 1.00 on average, +0.29 against the top feature (closer in 1 of 1 pairs; the boot" in many
-    assert "excludes 0 in 1)" in many
+    assert "reaches 1.00 on average, +0.29 against the top feature. It is closer in 1 of 1 pairs;" in many
+    assert "clearly closer in 1 and clearly farther in 0" in many
     assert answer(table([])) == ["No SAE probe can be compared with a residual probe."]
 
 

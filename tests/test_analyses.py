@@ -21,6 +21,7 @@ from sae_transfer import (
     variations,
 )
 from sae_transfer.features import Directions, Health
+from sae_transfer.records import UserError
 from sae_transfer.stages.calibration import calibrate
 from sae_transfer.stages.fit import fit
 from sae_transfer.stages.saes import compare
@@ -83,6 +84,9 @@ def study(folder, monkeypatch, *, saes=("s", "t"), templates=("own", "terse"), i
     for space in ("layer_1", *saes):
         for dataset in ("a", "b"):
             fit(space, dataset)
+    scale = 0.0 if constant else 1.0
+    resampled = {name: scale * (np.eye(D)[0] + 0.1 * rng.normal(size=(5, D))) for name in "ab"}
+    store.write_arrays(paths.BOOTSTRAP / "layer_1" / "probes.safetensors", resampled, {})
 
 
 def made():
@@ -116,7 +120,6 @@ def test_every_table_is_written_and_complete(usual, monkeypatch):
     assert len(tables["calibration"]) == (2 + 2 + 2) * 4 * 3
     assert set(zip(tables["splitting"]["sae"], tables["splitting"]["other"], strict=True)) == {("s", "t"), ("t", "s")}
     assert set(tables["saes"]["objective"]) == {"topk"}
-    assert tables["similarity"]["low"].isna().all()
 
 
 def test_a_second_run_writes_the_same_bytes(usual, tmp_path, monkeypatch):
@@ -130,16 +133,17 @@ def test_a_second_run_writes_the_same_bytes(usual, tmp_path, monkeypatch):
 
 
 def test_training_bootstraps_give_similarities_their_intervals(usual, tmp_path, monkeypatch):
+    monkeypatch.chdir(usual)
+    table = pd.read_csv(paths.RESULTS / "similarity.csv")
+    to_probes = table[table["other"] == "residual"]
+    assert (to_probes["low"] <= to_probes["high"]).all()
+    assert table[table["direction"] == "sparse_n"]["over_top_low"].notna().any()
+    assert (table["direction"] == "bootstrap").sum() == 4
     shutil.copytree(usual, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
-    rng = np.random.default_rng(0)
-    resampled = {name: rng.normal(size=(5, D)) for name in "ab"}
-    store.write_arrays(paths.BOOTSTRAP / "layer_1" / "probes.safetensors", resampled, {})
-    similarity()
-    table = pd.read_csv(paths.RESULTS / "similarity.csv")
-    assert table[table["other"] == "residual"]["low"].notna().all()
-    assert table[(table["direction"] == "sparse_n")]["over_top_low"].notna().any()
-    assert (table["direction"] == "bootstrap").sum() == 4
+    shutil.rmtree(paths.BOOTSTRAP)
+    with pytest.raises(UserError, match=r"probes\.safetensors: not found; `dvc repro` makes it"):
+        similarity()
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,10 @@ def assign(params, *path, value):
             lambda p: assign(p, "transfer", "resample", value=10),
             "unknown key transfer.resample; did you mean resamples",
         ),
+        (
+            lambda p: assign(p, "bootstrap", "resamples", value=1),
+            "bootstrap.resamples = 1: .*greater than or equal to 2",
+        ),
     ],
 )
 def test_one_line_names_the_mistake_and_the_remedy(project, spoil, message):

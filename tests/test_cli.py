@@ -12,6 +12,7 @@ import yaml
 
 from sae_transfer import cli, stages
 from sae_transfer.records import UserError
+from sae_transfer.stages.bootstrap import bootstrap
 from sae_transfer.stages.encode import encode
 from sae_transfer.stages.extract import extract
 from sae_transfer.stages.fit import fit
@@ -30,6 +31,8 @@ PARAMS = {
     },
     "probe": {"n_folds": 2, "C": [1.0], "N": [2], "top_k": 2, "repeats": 2, "matched_n_train": 4},
     "transfer": {"resamples": 10, "whole": False},
+    "bootstrap": {"resamples": 2, "seeds": 2},
+    "regimes": {"datasets": []},
 }
 
 
@@ -87,6 +90,11 @@ NAMED = [
     "artifacts/probes/gemma-2.5/beta/probes.json",
     "artifacts/scores/gemma-2.5.parquet",
     "artifacts/scores/layer_2.parquet",
+    "artifacts/bootstrap/gemma-2.5/features.parquet",
+    "artifacts/bootstrap/layer_2/probes.safetensors",
+    "results/bootstrap/gemma-2.5.csv",
+    "results/bootstrap/gemma-2.5_features.csv",
+    "results/bootstrap/layer_2.csv",
     "results/transfer/gemma-2.5.parquet",
     "results/transfer.csv",
     "data/demo/old.jsonl",
@@ -103,6 +111,9 @@ LEFT_OVER = [
     "artifacts/probes/layer_2/old/probes.json",
     "artifacts/probes/gemma-2/alpha/probes.json",
     "artifacts/scores/layer_3.parquet",
+    "artifacts/bootstrap/wide_3/features.parquet",
+    "results/bootstrap/wide_3_features.csv",
+    "results/bootstrap/layer_3.csv",
     "results/transfer/wide_3.parquet",
 ]
 
@@ -200,6 +211,7 @@ def test_an_unknown_dataset_is_one_line_with_the_closest_names(project):
 
 
 def test_an_unknown_space_is_told_the_closest_names(stage):
+    assert_one_line(stage(bootstrap, "narow_2"), "space 'narow_2' is unknown; did you mean narrow_2")
     assert_one_line(stage(transfer, "narow_2"), "space 'narow_2' is unknown; did you mean narrow_2")
 
 
@@ -209,7 +221,7 @@ def test_a_stage_says_which_words_it_takes(stage, words):
     assert_one_line(stage(make_report, "x"), "make_report takes no words, not 'x'")
 
 
-@pytest.mark.parametrize("function", [prepare, encode, fit, transfer])
+@pytest.mark.parametrize("function", [prepare, encode, fit, transfer, bootstrap])
 def test_a_params_file_without_a_section_is_one_line(stage, function):
     write_params({"seed": 0, "datasets": PARAMS["datasets"], "sdudy": {}})
     words = {prepare: ["gamma"], fit: ["layer_2", "alpha"]}.get(function, ["alpha"])
@@ -222,7 +234,7 @@ def test_stages_with_a_missing_input_name_what_brings_it(stage):
     assert_one_line(stage(encode, "alpha"), "artifacts/activations/alpha/identity.json: not found; `dvc repro`")
     assert_one_line(stage(fit, "narrow_2", "alpha"), "artifacts/prompts/alpha.parquet: not found; `dvc repro`")
     assert_one_line(stage(transfer, "layer_2"), "artifacts/probes/layer_2/alpha/probes", "`dvc repro` makes it")
-    assert_one_line(stage(make_report), "results/transfer/layer_2.parquet: not found; `dvc repro` makes it")
+    assert_one_line(stage(make_report), "results/transfer.csv: not found; `dvc repro` makes it")
 
 
 def test_a_missing_model_names_dvc_pull(stage, project):

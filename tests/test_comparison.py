@@ -79,12 +79,6 @@ def test_cells_without_scores_have_the_tables_difference_and_a_reason():
     assert len(found) == len(cells.headline(A).drop_duplicates(["space", "train", "test", "key"]))
 
 
-def test_a_table_of_another_version_is_refused():
-    old = Study("v0.0.9", A.drop(columns="selected"), lambda space: None)
-    with pytest.raises(UserError, match=r"v0\.0\.9: its transfer table has no column selected: it was made by another"):
-        compare(old, Study("new", A, lambda space: None), seed=0)
-
-
 def test_studies_with_nothing_in_common_are_refused_with_what_was_meant():
     other = tables.table(["alpha", "beta"], {"narow": 4})
     with pytest.raises(UserError, match="x and y have no cell in common; space layer_4"):

@@ -11,6 +11,7 @@ import yaml
 from closure import PACKAGE, ROOT, closure, entry, with_closures
 
 STUDY = {"cells", "figures", "metrics", "probe_files", "probes", "prompts", "report", "search", "splits", "transfer"}
+STUDY |= {"regimes", "resampling", "stability"}
 STORE = ROOT / "dvcstore"
 
 

@@ -46,6 +46,7 @@ def small(params):
     params["datasets"]["passages"]["variations"] = ["terse"]
     params["probe"] |= {"C": [0.01, 1.0], "N": [2, 8], "top_k": 3, "repeats": 20, "matched_n_train": 40}
     params["transfer"]["resamples"] = 200
+    params["bootstrap"] = {"resamples": 4, "seeds": 3}
     return params
 
 
@@ -226,7 +227,34 @@ def test_the_csv_holds_what_the_parquet_files_hold(project, table):
         if pd.api.types.is_float_dtype(table[column]):
             csv[column] = pd.to_numeric(csv[column])
     csv["feature_ids"] = csv["feature_ids"].astype(str)
-    assert_frame_equal(csv, table, rtol=1e-5, check_dtype=False)
+    bootstrapped = ["auc_train_sd", "reason"]
+    assert_frame_equal(csv.drop(columns=bootstrapped), table.drop(columns=bootstrapped), rtol=1e-5, check_dtype=False)
+
+
+def test_the_csv_has_the_training_spread_of_every_probe_under_bs_own_template(project):
+    csv = pd.read_csv(project.folder / "results/transfer.csv", keep_default_na=False, na_values={"auc_train_sd": [""]})
+    own = (csv["test_variation"] == "default") & (csv["probe"] != "shuffled_labels")
+    known = csv["auc_train_sd"].notna()
+    spread = pd.read_csv(project.folder / "results/bootstrap.csv", keep_default_na=False, na_values={"auc_sd": [""]})
+    short = spread["auc_sd"].isna()
+    assert (short <= (spread["resamples"] < 2)).all()
+    assert spread.loc[short, "reason"].str.contains("training samples").all()
+    assert known[own].mean() > 0.9
+    assert (known == ~csv["reason"].str.contains("auc_train_sd")).all()
+    assert csv.loc[~own & ~known, "reason"].str.contains("trained once").all()
+
+
+def test_the_bootstrap_keeps_what_other_analyses_read(project):
+    made = project.folder / "artifacts/bootstrap"
+    best = pd.read_parquet(made / SAE / "features.parquet")
+    assert list(best.columns) == ["train", "resample", "rank", "feature"]
+    assert set(zip(best["train"], best["resample"], strict=True)) == set(product(TRAINS, range(4)))
+    for _, one in best.groupby(["train", "resample"]):
+        assert one["rank"].tolist() == list(range(1, len(one) + 1))
+        assert one["feature"].is_unique
+        assert 10 < len(one) <= 100
+    weights = safetensors.numpy.load_file(made / LAYER / "probes.safetensors")
+    assert {name: array.shape for name, array in weights.items()} == dict.fromkeys(TRAINS, (4, 128))
 
 
 def test_intervals_contain_what_they_are_of(table):
@@ -325,7 +353,7 @@ def test_a_second_run_runs_nothing(project):
 def test_killed_in_the_middle_and_run_again_gives_the_same_bytes_as_a_run_in_one_go(project, fresh):
     """From the fits on, everything is forgotten first, so that this is a second run and no cache answers for it."""
     before = project.hashes(*MADE)
-    _forget(fresh, ("fit", "transfer", "report"))
+    _forget(fresh, ("fit", "transfer", "bootstrap", "report"))
     assert not fresh.hashes("results", "artifacts/probes", "report")
 
     running = fresh.start(sys.executable, "-m", "dvc", "repro", start_new_session=True)
@@ -339,7 +367,7 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes_as_a_run_in_one
     assert not (fresh.folder / "results/transfer.csv").exists()
 
     said = fresh.dvc("repro")
-    assert said.count("Running stage") == 6  # of 7: what was finished stays
+    assert said.count("Running stage") == 8  # of 9: what was finished stays
     assert fresh.hashes(*MADE) == before
 
 

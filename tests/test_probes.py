@@ -9,9 +9,10 @@ from sklearn.linear_model import LogisticRegression
 
 from planted import QUICK, SHARED, SPURIOUS, balanced, features, groups_of, layer_domain, sae_domain
 from sae_transfer import logistic, metrics, probes
+from sae_transfer.config import parse
 from sae_transfer.logistic import fit_logistic
 from sae_transfer.metrics import auc
-from sae_transfer.probes import Training, cross_validate
+from sae_transfer.probes import ProbeParams, Training, cross_validate
 from sae_transfer.records import UserError
 
 ONE_SHARED = {SHARED: (0.1, 0.8)}
@@ -270,11 +271,11 @@ def test_no_group_crosses_folds_at_any_depth(monkeypatch):
     X[:, [0]] = names[:, None]
     train, seen = replace(train, X=X.tocsr()), []
 
-    def checked_rank(X, labels, folds, rank=probes.rank_features):
+    def checked_rank(X, labels, folds, rule, rank=probes.rank_features):
         seen.append(len(labels))
         groups = X[:, [0]].toarray().ravel()
         assert all(len(set(folds[groups == group])) == 1 for group in np.unique(groups))
-        return rank(X, labels, folds)
+        return rank(X, labels, folds, rule)
 
     def checked_folds(self, k, seed, folded=Training.folded):
         for rest, test in folded(self, k, seed):
@@ -423,3 +424,73 @@ def test_many_columns_are_fitted_as_scikit_learn_does():
     labels = (X[:, 0] + rng.normal(size=700) > 0).astype(int)
     for C in (0.01, 1.0):
         np.testing.assert_allclose(fit_logistic(X, labels, C), scikit_learns(X, labels, C), atol=1e-4)
+
+
+# what a sweep tunes, and overrides
+
+
+@pytest.mark.parametrize("scaling", ["rms", "standard", "none"])
+def test_a_scaling_of_the_features_is_folded_into_the_weights(scaling):
+    train = sae_domain(0, planted=ONE_SHARED)
+    ids = np.array([SHARED, SPURIOUS, 3])
+    columns = train.X[:, ids].toarray()
+    centre = columns.mean(axis=0) if scaling == "standard" else 0.0
+    unit = {"rms": np.sqrt(np.mean(columns**2, axis=0)), "standard": columns.std(axis=0), "none": 1.0}[scaling]
+    expected = scikit_learns((columns - centre) / unit, train.labels, 0.01)
+    probe = probes.sparse_n(train, ids, 0.01, selected=True, scaling=scaling)
+    assert probe.scaling == scaling
+    np.testing.assert_allclose(
+        probe.score(train.X), (columns - centre) / unit @ expected[:-1] + expected[-1], atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("change", [{"ranking": "mean_difference"}, {"scaling": "none"}, {"scaling": "standard"}])
+def test_ranking_and_scaling_are_recorded_and_change_the_probes(change):
+    train = sae_domain(1, planted=ONE_SHARED)
+    params = QUICK.model_copy(update=change)
+    before, after = probes.sae_probes(train, 0, QUICK), probes.sae_probes(train, 0, params)
+    many, controls = only(after, "sparse_n"), only(after, "shuffled_labels", "sparse_n")
+    assert {p.scaling for p in many + controls} == {params.scaling}
+    assert {p.ranking for p in after} == {params.ranking}
+    assert {p.scaling for p in only(after, "sparse_1")} == {"rms"}
+    assert not np.array_equal(many[-1].weights, only(before, "sparse_n")[-1].weights)
+    assert not np.array_equal(controls[0].weights, only(before, "shuffled_labels", "sparse_n")[0].weights)
+
+
+def test_the_scaling_is_what_is_cross_validated():
+    train, one = sae_domain(5, planted={SHARED: (0.3, 0.5)}), {"C": (0.01,), "N": (8,)}
+    rms, none = (QUICK.model_copy(update={**one, "scaling": scaling}) for scaling in ("rms", "none"))
+    areas = [
+        only(cross_validate(partial(probes.sparse_probes, params=p), train, 0, p), "sparse_n")[0].cv_auc
+        for p in (rms, none)
+    ]
+    assert areas[0] != areas[1]
+
+
+def test_overrides_hold_for_their_space_and_training_set_alone():
+    section = {"C": [1.0], "top_k": 3, "wide": {"people": {"C": [0.1], "N": [8], "ranking": "mean_difference"}}}
+    params = parse(ProbeParams, section, "probe")
+    assert params.at("narrow", "people") == params.at("wide", "sums") == ProbeParams(C=(1.0,), top_k=3)
+    expected = ProbeParams(C=(0.1,), N=(8,), ranking="mean_difference", top_k=3)
+    assert params.at("wide", "people") == expected
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"n_fold": 3}, "unknown key probe.n_fold; did you mean n_folds?"),
+        ({"wide": None}, "unknown key probe.wide"),
+        ({"wide": {"people": {"n": [8]}}}, "unknown key probe.wide.people.n"),
+        ({"wide": {"people": {"top_k": 3}}}, "unknown key probe.wide.people.top_k; known: C, N, ranking, scaling"),
+        ({"wide": {"people": [8]}}, "probe.wide.people = [8]: Input should be a valid dictionary"),
+        ({"wide": {"people": {"scaling": "max"}}}, "probe.wide.people.scaling = 'max'"),
+        ({"overrides": {"wide": {"people": {}}}}, "unknown key probe.overrides.wide.people"),
+        ({"C": []}, "probe.C = []"),
+        ({"C": [0.0]}, "probe.C.0 = 0.0: Input should be greater than 0"),
+        ({"N": [0]}, "probe.N.0 = 0: Input should be greater than 0"),
+    ],
+)
+def test_a_wrong_override_is_named_with_its_place(section, said):
+    with pytest.raises(UserError) as caught:
+        parse(ProbeParams, section, "probe")
+    assert str(caught.value).startswith(f"params.yaml: {said}")

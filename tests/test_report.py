@@ -12,11 +12,12 @@ import pytest
 import yaml
 from scipy import sparse
 
-from sae_transfer import features, figures, paths, report, store
+from sae_transfer import features, figures, paths, regimes, report, result_files, stability, store
 from sae_transfer.features import Health
 from sae_transfer.records import UserError
 from sae_transfer.report import About, best_features
 from sae_transfer.report.analyses import Column, tabulate
+from sae_transfer.stages.join import join
 from sae_transfer.stages.report import make_report
 from tables import table
 
@@ -32,8 +33,12 @@ def study():
 @pytest.fixture(scope="module")
 def project(study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
-    for space, rows in study.groupby("space"):
-        store.write_table(folder / paths.TRANSFER / f"{space}.parquet", rows)
+    store.write_table(folder / paths.RESULTS / "transfer.csv", study)
+    spread = study.assign(varied="groups", resamples=20, auc_mean=study["auc"], auc_sd=0.01)
+    spread = spread[~spread["probe"].isin(["shuffled_labels"])]
+    store.write_table(folder / paths.RESULTS / "bootstrap.csv", spread.reindex(columns=stability.COLUMNS))
+    for name, columns in (("bootstrap_features", stability.FEATURE_COLUMNS), ("regimes", regimes.COLUMNS)):
+        store.write_table(folder / paths.RESULTS / f"{name}.csv", pd.DataFrame(columns=columns))
     _write_artifacts(folder, study)
     params = {
         "seed": 0,
@@ -100,29 +105,47 @@ def page(study, datasets=DATASETS, model="tiny"):
     health = {"narrow_2": {name: Health(64, 7.5, np.nan, 0.25) for name in datasets}}
     svgs = dict.fromkeys(["in_domain_vs_ood", "auc_by_n", *(f"variations_{name}" for name in datasets)], "<svg/>")
     about = About(model, {"seed": "0"}, dict.fromkeys(datasets, "somewhere"), health)
-    return report.page(study, report.summary(study), svgs, about)
+    return report.page(study, svgs, about)
 
 
-def test_stage_writes_every_file(made, study):
-    assert len(pd.read_csv(made / "results/transfer.csv")) == len(study)
+def test_stage_writes_every_file(made):
     names = {path.name for path in (made / paths.FIGURES).iterdir()}
-    assert len(names) == 2 * 13
-    assert {"heatmap_narrow_2_sparse_1.png", "difference_narrow_2_sparse_n.svg", "auc_by_n.png"} <= names
+    assert len(names) == 2 * 14
+    assert {"heatmap_narrow_2_sparse_1.png", "difference_narrow_2_sparse_n.svg", "training_spread.png"} <= names
     assert (made / "report/index.html").stat().st_size > 10_000
 
 
 def test_second_run_gives_equal_bytes(made, tmp_path, monkeypatch):
     again = tmp_path / "again"
-    shutil.copytree(made, again, ignore=shutil.ignore_patterns("report", "*.csv", "metrics.json"))
+    shutil.copytree(made, again, ignore=shutil.ignore_patterns("report"))
     monkeypatch.chdir(again)
     draw = figures.draw  # most heatmaps are left out to save time
     monkeypatch.setattr(
         figures, "draw", lambda t: (x for x in draw(t) if x[0].startswith(("diff", "in", "auc", "var")))
     )
     make_report()
-    files = [path for part in ("results", "report") for path in (again / part).rglob("*") if path.is_file()]
-    assert len(files) == 2 * (3 + 3) + 2 + 3
+    files = [path for path in (again / "report").rglob("*") if path.is_file()]
+    assert len(files) == 2 * (3 + 4) + 1
     assert all(path.read_bytes() == (made / path.relative_to(again)).read_bytes() for path in files)
+
+
+def test_join_writes_the_tables_of_every_space_as_one_and_their_numbers(made, study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(made / "params.yaml", "params.yaml")
+    spread = pd.read_csv(made / "results/bootstrap.csv")
+    for space, rows in study.groupby("space"):
+        store.write_table(paths.TRANSFER / f"{space}.parquet", rows)
+        store.write_table(paths.BOOTSTRAP_TABLES / f"{space}.csv", spread[spread["space"] == space])
+    store.write_table(paths.BOOTSTRAP_TABLES / "narrow_2_features.csv", pd.DataFrame(columns=["space"]))
+    join()
+    joined = result_files.read_transfer(paths.RESULTS / "transfer.csv")
+    assert len(joined) == len(study)
+    residual = joined[(joined["probe"] == "residual") & (joined["test_variation"] == "default")]
+    assert set(residual["auc_train_sd"]) == {0.01}
+    assert store.read_json(paths.RESULTS / "metrics.json") == report.summary(study)
+    (paths.TRANSFER / "narrow_2.parquet").unlink()
+    with pytest.raises(UserError, match=r"results/transfer/narrow_2.parquet: not found; `dvc repro` makes it"):
+        join()
 
 
 def test_page_is_whole_and_asks_nothing_of_the_network(made):
@@ -132,7 +155,7 @@ def test_page_is_whole_and_asks_nothing_of_the_network(made):
     assert [attrs for tag, attrs in found.tags if tag == "script"] == [{}]  # its own, which sorts tables
     assert all(attrs["href"].startswith("#") for tag, attrs in found.tags if tag == "a")
     images = [attrs for tag, attrs in found.tags if tag == "img"]
-    assert len(images) == 3
+    assert len(images) == 4
     assert all(image["src"].startswith("data:image/svg+xml;base64,") and image["alt"] for image in images)
     assert "http" not in (made / "report/index.html").read_text()
     anchors = {attrs.get("id") for _, attrs in found.tags}
@@ -246,9 +269,9 @@ def test_odd_names_are_escaped():
     assert "&lt;b&gt;&#34;Q&amp;A&#34;&lt;/b&gt;" in text
 
 
-def test_missing_space_says_what_makes_it(project, tmp_path, monkeypatch, capsys):
-    shutil.copytree(project, tmp_path / "p", ignore=shutil.ignore_patterns("narrow_2.parquet", "report", "*.csv"))
+def test_a_missing_table_says_what_makes_it(project, tmp_path, monkeypatch):
+    shutil.copytree(project, tmp_path / "p", ignore=shutil.ignore_patterns("bootstrap.csv", "report"))
     monkeypatch.chdir(tmp_path / "p")
-    with pytest.raises(UserError, match=r"results/transfer/narrow_2.parquet: not found; `dvc repro` makes it"):
+    with pytest.raises(UserError, match=r"results/bootstrap.csv: not found; `dvc repro` makes it"):
         make_report()
     assert not (tmp_path / "p/report").exists()

@@ -92,6 +92,13 @@ def test_what_is_nowhere_is_said_in_one_line(here, tmp_path):
         pass
 
 
+def test_a_table_of_another_version_is_refused(here, tmp_path):
+    tables.table(["alpha"], {"narrow": 2}).drop(columns="selected").to_csv(tmp_path / "transfer.csv", index=False)
+    old = r"the transfer table has no column selected: it was made by another version"
+    with pytest.raises(UserError, match=old), revisions.opened(str(tmp_path)):
+        pass
+
+
 def test_a_revision_whose_results_left_the_cache_says_how_to_get_them(repository, tmp_path, monkeypatch):
     shutil.copytree(repository, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy/.dvc/cache")

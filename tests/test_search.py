@@ -5,8 +5,8 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
-from planted import balanced, features
-from sae_transfer.search import entries, fit_columns, rank_features
+from planted import SHARED, SPURIOUS, balanced, features, sae_domain
+from sae_transfer.search import MIN_ROWS, entries, fit_columns, rank_features
 
 
 def folds_of(n, k=5):
@@ -223,3 +223,52 @@ def test_the_order_of_columns_changes_nothing():
     np.testing.assert_array_equal(mixed_up[other.feature_ids], one.feature_ids)
     np.testing.assert_allclose(other.auc, one.auc, atol=1e-12)
     np.testing.assert_allclose(other.log_loss, one.log_loss, atol=1e-9)
+
+
+# the rule of difference of means
+
+
+def slow_mean_difference(X, labels):
+    """sae-probes' rule in plain loops: {feature that fires often enough: score}."""
+    scores = {}
+    for feature, column in enumerate(X.toarray().T):
+        fired = column[column > 0]
+        if len(fired) >= MIN_ROWS:
+            scaled = column / fired.mean()
+            scores[feature] = abs(scaled[labels == 1].mean() - scaled[labels == 0].mean())
+    return scores
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_by_difference_of_means_equals_the_slow_loops(seed):
+    domain = sae_domain(seed, d=60, planted={SHARED: (0.1, 0.7), SPURIOUS: (0.6, 0.2)})
+    folds = np.arange(len(domain)) % 4
+    found = rank_features(domain.X, domain.labels, folds, "mean_difference")
+    scores = slow_mean_difference(domain.X, domain.labels)
+    assert found.feature_ids.tolist() == sorted(scores, key=lambda f: (-round(scores[f], 12), f))
+    assert set(found.feature_ids[:2]) == {SHARED, SPURIOUS}
+
+
+def test_either_rule_reports_the_same_numbers_of_a_feature():
+    domain = sae_domain(0, d=60)
+    folds = np.arange(len(domain)) % 4
+    by_auc, by_mean = (rank_features(domain.X, domain.labels, folds, rule) for rule in ("auc", "mean_difference"))
+    assert by_auc.feature_ids.tolist() != by_mean.feature_ids.tolist()
+    for name in ("auc", "log_loss", "density"):
+        one, other = (dict(zip(r.feature_ids, getattr(r, name), strict=True)) for r in (by_auc, by_mean))
+        assert one == other
+
+
+def test_difference_of_means_does_not_see_the_unit_of_a_feature():
+    domain = sae_domain(0, d=60)
+    folds = np.arange(len(domain)) % 4
+    stretched = domain.X.multiply(np.geomspace(1e-3, 1e3, 60)).tocsr()
+    orders = [rank_features(X, domain.labels, folds, "mean_difference").feature_ids for X in (domain.X, stretched)]
+    np.testing.assert_array_equal(*orders)
+
+
+def test_equal_differences_of_means_go_to_the_smaller_id():
+    domain = sae_domain(0, d=60)
+    twice = sparse.csr_array(sparse.hstack([domain.X[:, [7]], domain.X[:, [7]], domain.X]))
+    found = rank_features(twice, domain.labels, np.arange(len(domain)) % 4, "mean_difference").feature_ids.tolist()
+    assert found.index(0) + 1 == found.index(1) == found.index(9) - 1

@@ -1,6 +1,6 @@
 """params.yaml checked as a whole before anything runs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,13 @@ from sae_transfer.features import SaeParams
 from sae_transfer.models import ModelParams
 from sae_transfer.probes import ProbeParams
 from sae_transfer.records import UserError, closest
+from sae_transfer.regimes import RegimeParams
+from sae_transfer.resampling import BootstrapParams
 from sae_transfer.stages.inputs import StudyParams
 from sae_transfer.store import missing
 from sae_transfer.transfer import TransferParams
 
-SECTIONS = ("seed", "study", "model", "saes", "datasets", "probe", "transfer")
+SECTIONS = ("seed", "study", "model", "saes", "datasets", "probe", "transfer", "bootstrap", "regimes")
 
 
 def check_params(params: Mapping[str, Any]) -> None:
@@ -28,6 +30,8 @@ def check_params(params: Mapping[str, Any]) -> None:
     model = config.section(params, ModelParams, "model")
     config.section(params, ProbeParams, "probe")
     config.section(params, TransferParams, "transfer")
+    config.section(params, BootstrapParams, "bootstrap")
+    _check_defined("regimes.datasets", config.section(params, RegimeParams, "regimes").datasets, study.datasets)
     for name in study.saes:
         layer = config.section(params, SaeParams, "saes", name).layer
         if layer not in model.layers:
@@ -62,7 +66,7 @@ def check_names(params: Mapping[str, Any]) -> StudyParams:
     return study
 
 
-def _check_defined(where: str, names: Iterable[str], defined: Mapping[str, Any]) -> None:
+def _check_defined(where: str, names: Iterable[str], defined: Collection[str]) -> None:
     for name in names:
         if name not in defined:
             raise UserError(f"params.yaml: {where} names {name}, which is not defined; {closest(name, defined)}")

@@ -9,7 +9,6 @@ import pandas as pd
 
 from sae_transfer import cells, metrics
 from sae_transfer.records import UserError, closest, generator
-from sae_transfer.transfer import COLUMNS as TRANSFER_COLUMNS
 
 CELL = ["space", "train", "test", "test_variation", "condition", "key"]
 COLUMNS = (
@@ -48,7 +47,7 @@ def compare(x: Study, y: Study, seed: int, resamples: int = 1000) -> pd.DataFram
         A table with the columns `COLUMNS`, in the order of y.
 
     Raises:
-        UserError: a table was made by another version, or no cell is in both.
+        UserError: no cell is in both.
     """
     cells_x, cells_y = _cells(x), _cells(y)
     both = cells_y.merge(cells_x, on=CELL, suffixes=("_y", "_x"))
@@ -62,11 +61,6 @@ def compare(x: Study, y: Study, seed: int, resamples: int = 1000) -> pd.DataFram
 
 
 def _cells(study: Study) -> pd.DataFrame:
-    if lacking := [column for column in TRANSFER_COLUMNS if column not in study.table]:
-        raise UserError(
-            f"{study.name}: its transfer table has no column {lacking[0]}: it was made by another version of "
-            "sae-transfer; run `dvc repro` there with this version"
-        )
     rows = cells.full(cells.keyed(study.table))
     return rows.loc[rows["selected"], [*CELL, "n_train", "n_features", "auc"]].drop_duplicates(CELL)
 

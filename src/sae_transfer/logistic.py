@@ -104,6 +104,11 @@ def rms_scaled(X: NDArray[Any], labels: NDArray[np.int_], C: Sequence[float]) ->
     return [(w[:-1] * factor, float(w[-1])) for w in _path(X * factor, labels, C)]
 
 
+def unscaled(X: NDArray[Any], labels: NDArray[np.int_], C: Sequence[float]) -> list[tuple[Floats, float]]:
+    """Logistic regressions on the columns as they are: a feature that fires strongly is penalised less."""
+    return [(w[:-1], float(w[-1])) for w in _path(np.asarray(X, dtype=np.float64), labels, C)]
+
+
 def _path(X: Floats, labels: NDArray[np.int_], C: Sequence[float]) -> list[Floats]:
     """`fit_logistic` for each C; where d > n in the n-dimensional row space, which holds every optimum."""
     basis, columns = None, X

@@ -4,21 +4,22 @@ A method is a function from training data to a list of probes. `cross_validate` 
 folds, so that everything it learns (ranking, scaling, C, N) is learnt anew where it is judged.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from scipy import sparse
 from scipy.special import expit
 
-from sae_transfer.config import Params
-from sae_transfer.logistic import rms_scaled, standardised
+from sae_transfer.config import Params, parse
+from sae_transfer.logistic import rms_scaled, standardised, unscaled
 from sae_transfer.metrics import auc
 from sae_transfer.records import UserError, generator
-from sae_transfer.search import MIN_ROWS, Ranking, entries, fit_columns, rank_features
+from sae_transfer.search import MIN_ROWS, Ranking, Rule, entries, fit_columns, rank_features
 from sae_transfer.splits import folds as make_folds
 
 Floats = NDArray[np.float64]
@@ -26,15 +27,54 @@ Ints = NDArray[np.int64]
 Matrix = Any  # [n, d]: a dense array, or a CSR array of SAE features
 
 
-class ProbeParams(Params):
-    """How probes are trained, section `probe` of the params."""
+Scaling = Literal["rms", "standard", "none"]
+SCALED = {"rms": rms_scaled, "standard": standardised, "none": unscaled}
+
+
+class Tunable(Params):
+    """What a sweep tunes, and what `probe.<space>.<A>` may override.
+
+    `C` and `N` are grids to choose from by cross-validation. `ranking` orders an SAE's features (sparse_1 and
+    sparse_n), `scaling` is what the N-sparse probe's features go through before the penalty.
+    """
+
+    C: tuple[PositiveFloat, ...] = Field((0.001, 0.01, 0.1, 1.0, 10.0), min_length=1)
+    N: tuple[PositiveInt, ...] = Field((2, 4, 8, 16, 32, 64), min_length=1)
+    ranking: Rule = "auc"
+    scaling: Scaling = "rms"
+
+
+class ProbeParams(Tunable):
+    """How probes are trained, section `probe` of the params.
+
+    Every other key with a mapping under it is a space, and holds what to override there for a training set:
+    `narrow_3: {people: {C: [0.1], N: [8]}}`.
+    """
 
     n_folds: int = 5
-    C: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0)
-    N: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
     top_k: int = 10
     repeats: int = 20
     matched_n_train: int = 240
+    overrides: Mapping[str, Mapping[str, Tunable]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _overrides(cls, section: Any) -> Any:
+        if not isinstance(section, Mapping):
+            return section
+        fields = cls.model_fields.keys() - {"overrides"}
+        spaces = {name: value for name, value in section.items() if name not in fields and isinstance(value, Mapping)}
+        overrides = {
+            space: {train: parse(Tunable, value, f"probe.{space}.{train}") for train, value in trains.items()}
+            for space, trains in spaces.items()
+        }
+        return {name: value for name, value in section.items() if name not in spaces} | {"overrides": overrides}
+
+    def at(self, space: str, train: str) -> "ProbeParams":
+        """These params with what is overridden for this space and training set."""
+        chosen = self.overrides.get(space, {}).get(train, Tunable())
+        values = {name: getattr(chosen, name) for name in chosen.model_fields_set}
+        return self.model_copy(update=values | {"overrides": {}})
 
 
 @dataclass(frozen=True)
@@ -149,31 +189,47 @@ def sparse_probes(train: Training, seed: int, params: ProbeParams) -> list[Probe
         [_areas(rest, test, seed, params, sizes, grid) for rest, test in train.folded(params.n_folds, seed)]
     )
     selected = int(np.argmax(areas.max(axis=1)))
+    chosen = [grid[int(np.argmax(row))] for row in areas]
     many = [
-        sparse_n(train, best[:n], grid[int(np.argmax(areas[i]))], selected=i == selected) for i, n in enumerate(sizes)
+        sparse_n(train, best[:n], chosen[i], selected=i == selected, ranking=params.ranking, scaling=params.scaling)
+        for i, n in enumerate(sizes)
     ]
-    return sparse_1(train, best[: params.top_k]) + many
+    return sparse_1(train, best[: params.top_k], params.ranking) + many
 
 
 def ranked(train: Training, seed: int, params: ProbeParams) -> Ranking:
-    """The features of `train` ranked by cross-validation within it."""
+    """The features of `train` ranked by the params' rule; what it cross-validates, within `train`."""
     X = sparse.csr_array(train.X)
-    return rank_features(X, train.labels, make_folds(train.labels, list(train.groups), params.n_folds, seed))
+    folds = make_folds(train.labels, list(train.groups), params.n_folds, seed)
+    return rank_features(X, train.labels, folds, params.ranking)
 
 
-def sparse_1(train: Training, feature_ids: Ints) -> list[Probe]:
-    """One probe for each of the features, which come from the best to the worst."""
+def sparse_1(train: Training, feature_ids: Ints, ranking: Rule = "auc") -> list[Probe]:
+    """One probe for each of the features, which come from the best to the worst by the rule that ranked them."""
     columns = entries(sparse.csr_array(train.X)[:, feature_ids])
     scale, bias = fit_columns(columns, len(feature_ids), train.labels, np.ones(len(train), dtype=bool))
     return [
-        Probe("sparse_1", "sparse_1", scale[[i]], float(bias[i]), feature_ids[[i]], 1.0, i + 1, 0, i == 0, "rms", "auc")
+        Probe(
+            "sparse_1", "sparse_1", scale[[i]], float(bias[i]), feature_ids[[i]], 1.0, i + 1, 0, i == 0, "rms", ranking
+        )
         for i in range(len(feature_ids))
     ]
 
 
-def sparse_n(train: Training, feature_ids: Ints, C: float, *, selected: bool) -> Probe:
-    weights, bias = rms_scaled(_dense(train.X, feature_ids), train.labels, [C])[0]
-    return Probe("sparse_n", "sparse_n", weights, bias, feature_ids, C, selected=selected, scaling="rms", ranking="auc")
+def sparse_n(
+    train: Training,
+    feature_ids: Ints,
+    C: float,
+    *,
+    selected: bool,
+    ranking: Rule = "auc",
+    scaling: Scaling = "rms",
+) -> Probe:
+    """L2 logistic regression on the features; `ranking` is the rule that chose them."""
+    weights, bias = SCALED[scaling](_dense(train.X, feature_ids), train.labels, [C])[0]
+    return Probe(
+        "sparse_n", "sparse_n", weights, bias, feature_ids, C, selected=selected, scaling=scaling, ranking=ranking
+    )
 
 
 def _areas(
@@ -182,8 +238,9 @@ def _areas(
     """AUC on `test` for every N and C, features ranked on `rest` alone."""
     best = ranked(rest, seed, params).feature_ids[: max(sizes)]
     X, unseen = _dense(rest.X, best), _dense(test.X, best)
+    fit_scaled = SCALED[params.scaling]
     return [
-        [auc(_linear(unseen[:, :n], fit), test.labels) for fit in rms_scaled(X[:, :n], rest.labels, grid)]
+        [auc(_linear(unseen[:, :n], fit), test.labels) for fit in fit_scaled(X[:, :n], rest.labels, grid)]
         for n in sizes
     ]
 
@@ -215,7 +272,11 @@ def shuffled_sparse(train: Training, seed: int, params: ProbeParams, n: int, C: 
         labels = generator(seed, "shuffled labels", repeat).permutation(train.labels)
         shuffled = replace(train, labels=labels)
         best = ranked(shuffled, seed, params).feature_ids
-        pair = [sparse_1(shuffled, best[:1])[0], sparse_n(shuffled, best[:n], C, selected=True)]
+        rules: dict[str, Any] = {"ranking": params.ranking, "scaling": params.scaling}
+        pair = [
+            sparse_1(shuffled, best[:1], params.ranking)[0],
+            sparse_n(shuffled, best[:n], C, selected=True, **rules),
+        ]
         probes += [replace(p, kind="shuffled_labels", repeat=repeat, n_train=len(train)) for p in pair]
     return sorted(probes, key=lambda probe: probe.family)
 
@@ -268,5 +329,6 @@ def _linear(X: Matrix, fit: tuple[Floats, float]) -> Floats:
 
 
 def _dense(X: Matrix, feature_ids: Ints) -> NDArray[Any]:
+    """[n, k], the columns of those features."""
     chosen: Any = X[:, feature_ids]
     return chosen if isinstance(chosen, np.ndarray) else np.asarray(chosen.toarray())

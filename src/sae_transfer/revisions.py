@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sae_transfer import paths, store
+from sae_transfer import paths, result_files, store
 from sae_transfer.comparison import Study
 from sae_transfer.records import UserError
 
@@ -42,9 +42,7 @@ def _study(name: str, folder: Path) -> Study:
         table, scores = folder / TABLE.name, folder / paths.SCORES.name
     if not table.exists():
         raise UserError(f"{name}: no {TABLE} in this folder; run `dvc repro` there, or name another")
-    text = ("feature_ids", "sae", "scaling", "ranking", "reason")  # "17" is a list of one id; "" is no missing number
-    read = pd.read_csv(table, dtype=dict.fromkeys(text, str))
-    read = read.fillna({column: "" for column in text if column in read})
+    read = result_files.read_transfer(table, name)
 
     def of_space(space: str) -> pd.DataFrame | None:
         path = scores / f"{space}.parquet"

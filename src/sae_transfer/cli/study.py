@@ -45,6 +45,8 @@ def _leftovers(params: Mapping[str, Any]) -> list[Path]:
         paths.PROBES: spaces,
         paths.SCORES: spaces,
         paths.TRANSFER: spaces,
+        paths.BOOTSTRAP: spaces,
+        paths.BOOTSTRAP_TABLES: spaces | {f"{sae}_features" for sae in study.saes},
     } | {paths.PROBES / space: datasets for space in spaces}
     return [path for folder, names in named.items() for path in _others(folder, names)]
 

@@ -13,7 +13,8 @@ from sae_transfer.features import Health
 from sae_transfer.report.analyses import Analysis
 from sae_transfer.report.best_features import Behaviour, listed
 from sae_transfer.report.heatmaps import heatmaps
-from sae_transfer.report.numbers import NO_NUMBER, Numbers, findings, summary
+from sae_transfer.report.numbers import NO_NUMBER, findings, summary
+from sae_transfer.report.sections import sections
 
 __all__ = ["About", "Behaviour", "findings", "page", "summary"]
 
@@ -43,16 +44,16 @@ class About:
 
 
 def page(
-    table: pd.DataFrame, numbers: Numbers, svgs: Mapping[str, str], about: About, analyses: Sequence[Analysis] = ()
+    table: pd.DataFrame, svgs: Mapping[str, str], about: About, analyses: Mapping[str, pd.DataFrame] | None = None
 ) -> str:
     """The report as one HTML page.
 
     Args:
         table: the transfer table of every space.
-        numbers: its `summary`.
-        svgs: SVG text by the names that `figures.draw` gives; heatmaps are not needed, the page has them as tables.
+        svgs: SVG text by the names that `figures.draw` and `figures.draw_analyses` give; heatmaps are not needed, the
+            page has them as tables.
         about: what was run.
-        analyses: the sections of the other analyses, in order.
+        analyses: the tables of the analyses, by the name of their file under results/.
     """
     environment = Environment(
         loader=PackageLoader("sae_transfer"),
@@ -65,10 +66,11 @@ def page(
     images = {
         name: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode() for name, svg in svgs.items()
     }
+    numbers, told = summary(table), sections(analyses or {})
     return environment.get_template("report.html").render(
         about=about,
-        contents=_contents(analyses),
-        analyses=analyses,
+        contents=_contents(told),
+        analyses=told,
         paper=PAPER,
         findings=findings(table),
         datasets=_datasets(table),

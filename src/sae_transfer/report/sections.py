@@ -10,15 +10,14 @@ from sae_transfer.report.analyses import Analysis, Column, Picture, Table, tabul
 Tables = Mapping[str, pd.DataFrame]  # by the name of the file under results/, without its ending
 
 
-def sections(tables: Tables, told: Mapping[str, list[str]]) -> list[Analysis]:
-    """The sections of the tables that have rows, in the order in which the report answers.
-
-    Args:
-        tables: what the analyses wrote.
-        told: by table, the sentences of the analysis itself.
-    """
+def sections(tables: Tables) -> list[Analysis]:
+    """The sections of the tables that have rows, in the order in which the report answers."""
     there = {name: table for name, table in tables.items() if len(table)}
-    return [build(there, told.get(name, [])) for name, build in SECTIONS.items() if name in there]
+    return [
+        build(there, TOLD[name](there[name]) if name in TOLD else [])
+        for name, build in SECTIONS.items()
+        if name in there
+    ]
 
 
 def _sure(tables: Tables, told: list[str]) -> Analysis:
@@ -283,3 +282,4 @@ SECTIONS: dict[str, Callable[[Tables, list[str]], Analysis]] = {
     "variations": _variations,
     "similarity": _similarity,
 }
+TOLD: dict[str, Callable[[pd.DataFrame], list[str]]] = {}  # the analyses' own sentences

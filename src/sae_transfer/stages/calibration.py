@@ -40,7 +40,7 @@ def _of_space(space: str, datasets: tuple[str, ...], params: Mapping[str, Any]) 
         resampled[name] = test_set(test[name].labels, test[name].groups, name, seed, chosen)
     rows = []
     for a in datasets:
-        unseen = _held_out(space, train[a], params)
+        unseen = _held_out(space, a, train[a], params)
         for probe in inputs.full_size(probe_files.read(paths.PROBES / space / a)):
             if probe.kind in KINDS and probe.selected:
                 rows += _of_probe(probe, a, train, test, resampled, unseen[probe.kind], seed)
@@ -48,8 +48,8 @@ def _of_space(space: str, datasets: tuple[str, ...], params: Mapping[str, Any]) 
     return [{"layer": layer, "space": space, "sae": sae} | row for row in rows]
 
 
-def _held_out(space: str, train: Training, params: Mapping[str, Any]) -> dict[str, Scored]:
-    chosen = config.section(params, ProbeParams, "probe")
+def _held_out(space: str, dataset: str, train: Training, params: Mapping[str, Any]) -> dict[str, Scored]:
+    chosen = config.section(params, ProbeParams, "probe").at(space, dataset)
     methods = (probes.residual, probes.mean_difference) if space.startswith("layer_") else (probes.sparse_probes,)
     found: dict[str, Scored] = {}
     for method in methods:

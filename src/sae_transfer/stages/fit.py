@@ -12,15 +12,13 @@ SMALL = 1024  # rows or columns
 
 def fit(space: str, dataset: str) -> None:
     params = config.read()
-    chosen, seed = config.section(params, ProbeParams, "probe"), int(params["seed"])
+    section, seed = config.section(params, ProbeParams, "probe"), int(params["seed"])
     inputs.layer_of(space, params)  # an unknown space is refused before anything is read
-    table = inputs.prompt_table(dataset)
-    wanted = ((table["split"] == "train") & (table["variation"] == table["variation"][0])).to_numpy()
-    X = inputs.space_rows(space, dataset, table)[wanted]
-    train = Training(X, table["label"].to_numpy()[wanted], table["group"].to_numpy().astype(str)[wanted])
+    inputs.check_overrides(section, params)
+    chosen, train = section.at(space, dataset), Training(*inputs.split_rows(space, dataset, "train"))
     method = probes.layer_probes if space.startswith("layer_") else probes.sae_probes
     # On matrices this small, several BLAS threads spend their time waiting for each other.
-    with threadpool_limits(1 if min(X.shape) <= SMALL else None):
+    with threadpool_limits(1 if min(train.X.shape) <= SMALL else None):
         fitted = method(train, seed, chosen)
         if chosen.matched_n_train < len(train):
             matched = train.rows(np.asarray(splits.subset(train.labels, chosen.matched_n_train)))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sae_transfer import activations, config, features, paths, store
 from sae_transfer.config import Params
 from sae_transfer.features import SaeParams
-from sae_transfer.probes import Matrix, Probe, Training
+from sae_transfer.probes import Matrix, Probe, ProbeParams, Training
 from sae_transfer.records import UserError, closest
 
 
@@ -35,6 +35,24 @@ def layer_of(space: str, params: Mapping[str, Any]) -> int:
     if space not in names:
         raise UserError(f"space '{space}' is unknown; {closest(space, [*names, *params['study']['saes']])}")
     return int(space.removeprefix("layer_"))
+
+
+def check_overrides(probe: ProbeParams, params: Mapping[str, Any]) -> None:
+    """Refuses a `probe.<space>.<A>` that would change nothing.
+
+    Raises:
+        UserError: it names no space or no dataset of the params, or a layer's probe is told of N or of features.
+    """
+    spaces = [*params["saes"], *(f"layer_{layer}" for layer in params["model"]["layers"])]
+    for space, trains in probe.overrides.items():
+        if space not in spaces:
+            raise UserError(f"params.yaml: probe.{space} names no space; {closest(space, spaces)}")
+        for train, chosen in trains.items():
+            where = f"probe.{space}.{train}"
+            if train not in params["datasets"]:
+                raise UserError(f"params.yaml: {where} names no dataset; {closest(train, params['datasets'])}")
+            if space not in params["saes"] and (others := sorted(chosen.model_fields_set - {"C"})):
+                raise UserError(f"params.yaml: {where}.{others[0]}: the probes of a layer have C alone; delete it")
 
 
 def prompt_table(dataset: str) -> pd.DataFrame:
@@ -65,10 +83,17 @@ def space_rows(space: str, dataset: str, table: pd.DataFrame) -> Matrix:
     return encoded
 
 
+def split_rows(space: str, dataset: str, split: str) -> tuple[Matrix, NDArray[np.int_], NDArray[np.str_]]:
+    """The rows of a split (`train` or `test`) in the dataset's own template: in the space, their labels and groups."""
+    table = prompt_table(dataset)
+    wanted = ((table["split"] == split) & (table["variation"] == table["variation"][0])).to_numpy()
+    X = space_rows(space, dataset, table)[wanted]
+    return X, table["label"].to_numpy()[wanted], table["group"].to_numpy().astype(str)[wanted]
+
+
 def training(space: str, dataset: str) -> Training:
     """The dataset's training rows in a space, under its own template."""
-    table = prompt_table(dataset)
-    return labelled(space_rows(space, dataset, table), table, "train", table["variation"].iloc[0])
+    return Training(*split_rows(space, dataset, "train"))
 
 
 def labelled(X: Matrix, table: pd.DataFrame, split: str, *variations: str) -> Training:

@@ -1,11 +1,12 @@
-"""report: transfer tables and SAE health -> results/transfer.csv, results/metrics.json, figures and one page."""
+"""report: the tables of results/, SAE health, prompts and scores -> figures and one page."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import pandas as pd
 
-from sae_transfer import config, features, figures, paths, report, store
+from sae_transfer import config, features, figures, paths, report, result_files, store
 from sae_transfer.report import About, Behaviour, best_features
 from sae_transfer.stages import inputs, run
 from sae_transfer.stages.inputs import StudyParams
@@ -14,19 +15,14 @@ from sae_transfer.stages.inputs import StudyParams
 def make_report() -> None:
     params = config.read()
     study = config.section(params, StudyParams, "study")
-    spaces = [f"layer_{layer}" for layer in params["model"]["layers"]] + list(study.saes)
-    tables = [store.read_table(paths.TRANSFER / f"{space}.parquet") for space in spaces]
-    table = pd.concat(tables, ignore_index=True)
-    about = _about(params, study, table)
-    numbers = report.summary(table)
+    table = result_files.read_transfer(paths.RESULTS / "transfer.csv")
+    analyses = {name: result_files.read(paths.RESULTS / f"{name}.csv") for name in result_files.ANALYSES}
     svgs = {}
-    for name, figure in figures.draw(table):
+    for name, figure in chain(figures.draw(table), figures.draw_analyses(analyses)):
         figures.save(figure, paths.FIGURES, name)
         svgs[name] = (paths.FIGURES / f"{name}.svg").read_text()
-    # six digits are more than any number here is worth, and do not differ between platforms as the last bits do
-    store.write_text(paths.RESULTS / "transfer.csv", table.to_csv(index=False, float_format="%.6g"))
-    store.write_json(paths.RESULTS / "metrics.json", numbers)
-    store.write_text(paths.REPORT / "index.html", report.page(table, numbers, svgs, about))
+    page = report.page(table, svgs, _about(params, study, table), analyses)
+    store.write_text(paths.REPORT / "index.html", page)
     print(f"open {paths.REPORT / 'index.html'} in a browser")
 
 

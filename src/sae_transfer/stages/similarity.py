@@ -1,6 +1,7 @@
 """similarity: cosines of probes and features -> results/similarity.csv."""
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from sae_transfer import alignment, config, features, paths, probe_files, probes, store
 from sae_transfer.alignment import READINGS, Layer, SparseDirection
 from sae_transfer.features import Directions
-from sae_transfer.probes import Floats, Probe
+from sae_transfer.probes import Floats, Probe, ProbeParams
 from sae_transfer.records import generator
 from sae_transfer.stages import inputs, run
 from sae_transfer.stages.inputs import StudyParams
@@ -28,7 +29,7 @@ def similarity() -> None:
         found = features.read_directions(paths.DIRECTIONS / f"{sae}.safetensors")
         every = {reading: getattr(found, reading) for reading in READINGS}
         for train in study.datasets:
-            chosen = _sparse_directions(sae, train, found, int(params["seed"]))
+            chosen = _sparse_directions(sae, train, found, params)
             rows += alignment.sparse_rows(layers[inputs.layer_of(sae, params)], sae, train, chosen, every)
     table = alignment.table(rows)
     store.write_text(paths.RESULTS / "similarity.csv", table.to_csv(index=False, float_format="%.6g"))
@@ -38,8 +39,7 @@ def similarity() -> None:
 def _layer(number: int, datasets: tuple[str, ...]) -> Layer:
     space = f"layer_{number}"
     fitted = {name: inputs.full_size(probe_files.read(paths.PROBES / space / name)) for name in datasets}
-    file = paths.BOOTSTRAP / space / "probes.safetensors"
-    resampled: Mapping[str, Any] = store.read_arrays(file)[0] if file.is_file() else {}
+    resampled, _ = store.read_arrays(paths.BOOTSTRAP / space / "probes.safetensors")
     return Layer(
         number,
         {name: _weights(fitted[name], "residual")[0] for name in datasets},
@@ -54,16 +54,17 @@ def _weights(fitted: list[Probe], kind: str) -> Floats:
     return np.array([p.weights for p in fitted if p.kind == kind]).reshape(-1, len(fitted[0].weights))
 
 
-def _sparse_directions(sae: str, train: str, found: Directions, seed: int) -> list[SparseDirection]:
+def _sparse_directions(sae: str, train: str, found: Directions, params: Mapping[str, Any]) -> list[SparseDirection]:
     """Both readings of every 1-sparse and N-sparse probe of one training set."""
-    rows = inputs.training(sae, train)
-    draw = generator(seed, "random features", sae, train)
+    rows, chosen = inputs.training(sae, train), config.section(params, ProbeParams, "probe").at(sae, train)
+    draw = generator(int(params["seed"]), "random features", sae, train)
     made = []
     for probe in inputs.full_size(probe_files.read(paths.PROBES / sae / train)):
         if probe.kind not in ("sparse_1", "sparse_n"):
             continue
+        fit = partial(probes.sparse_n, rows, C=probe.C, selected=False, scaling=chosen.scaling)
         random = [
-            probes.sparse_n(rows, draw.permutation(found.feature_ids)[: len(probe.weights)], probe.C, selected=False)
+            fit(draw.permutation(found.feature_ids)[: len(probe.weights)])
             for _ in range(RANDOM if probe.kind == "sparse_n" else 0)
         ]
         for reading in READINGS:

@@ -35,8 +35,8 @@ def _of_space(space: str, dataset: str, prompts: pd.DataFrame, params: Mapping[s
     fitted: dict[str, list[Probe] | str] = {templates[0]: own}
     with threadpool_limits(1):
         for template in templates[1:]:
-            fitted[template] = _fit(space, X, prompts, params, template)
-        fitted[variations.POOLED] = _fit(space, X, prompts, params, *templates)
+            fitted[template] = _fit(space, dataset, X, prompts, params, template)
+        fitted[variations.POOLED] = _fit(space, dataset, X, prompts, params, *templates)
     tests = {template: inputs.labelled(X, prompts, "test", template) for template in templates}
     first = tests[templates[0]]
     chosen = config.section(params, TransferParams, "transfer")
@@ -46,12 +46,15 @@ def _of_space(space: str, dataset: str, prompts: pd.DataFrame, params: Mapping[s
     return [where | row for row in variations.variation_rows(fitted, tests, test)]
 
 
-def _fit(space: str, X: Matrix, prompts: pd.DataFrame, params: Mapping[str, Any], *templates: str) -> list[Probe] | str:
+def _fit(
+    space: str, dataset: str, X: Matrix, prompts: pd.DataFrame, params: Mapping[str, Any], *templates: str
+) -> list[Probe] | str:
     """The probes trained under some templates, or why none could be."""
     train = inputs.labelled(X, prompts, "train", *templates)
     method = probes.residual if space.startswith("layer_") else probes.sparse_probes
+    chosen = config.section(params, ProbeParams, "probe").at(space, dataset)
     try:
-        fitted = method(train, int(params["seed"]), config.section(params, ProbeParams, "probe"))
+        fitted = method(train, int(params["seed"]), chosen)
     except UserError as error:  # such as too few features that fire: one template's matter, not the study's
         return str(error)
     return [replace(probe, n_train=len(train)) for probe in fitted]

@@ -1,0 +1,226 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from planted import QUICK, SHARED, SPURIOUS, layer_domain, sae_domain
+from sae_transfer import probes, stability
+from sae_transfer.resampling import BootstrapParams, Refit, refit_layer, refit_sae, refitted, samples
+from sae_transfer.stability import HeldOut
+from tables import table as transfer_table
+
+TWENTY = BootstrapParams()
+A = {SHARED: (0.1, 0.75), SPURIOUS: (0.05, 0.9)}
+B = {SHARED: (0.1, 0.75)}
+
+
+def resampled(train, method, kinds, varied="groups", params=TWENTY):
+    """The probes of all rows, what they became on each sample, and the number of groups."""
+    fitted = [replace(probe, n_train=len(train)) for probe in method(train, 0, QUICK)]
+    refit = refit_layer if kinds == "layer" else refit_sae
+    refits = refitted(refit, fitted, train, samples(train, varied, 0, "a", params), 0, QUICK)
+    return fitted, refits, len(np.unique(train.groups))
+
+
+def held_out(seed, planted, d=100):
+    domain = sae_domain(seed, n=200, d=d, planted=planted)
+    return HeldOut(domain.X.tocsc(), domain.labels)
+
+
+def row(rows, **where):
+    found = [each for each in rows if all(each[key] == value for key, value in where.items())]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def spurious():
+    return resampled(sae_domain(0, planted=A), probes.sparse_probes, "sae")
+
+
+def listed(fitted, refits, n_groups, train):
+    ranking = probes.ranked(train, 0, QUICK).feature_ids
+    return pd.DataFrame(stability.selection(fitted, ranking, [one.ranking for one in refits], n_groups))
+
+
+def test_a_strong_feature_is_always_selected_and_noise_hardly_ever(spurious):
+    found = listed(*spurious, sae_domain(0, planted=A)).set_index("feature")
+    assert found.loc[SPURIOUS, "selected_first"] > 0.9
+    assert (found.loc[[SPURIOUS, SHARED], "selected_top_k"] == 1).all()
+    assert (found.loc[[SPURIOUS, SHARED], "rank_high"] <= 2).all()
+    noise = found.drop([SPURIOUS, SHARED])
+    assert (noise["selected_first"] == 0).all()
+    assert noise["selected_top_k"].mean() < 0.1
+    assert (noise["rank_high"] > noise["rank_low"]).all()
+    assert found["selected_first"].sum() == pytest.approx(1)
+    assert found["selected_top_k"].sum() == pytest.approx(3)
+    assert found.index[0] == SPURIOUS
+
+
+def test_a_spurious_feature_holds_in_domain_and_fails_out_of_it(spurious):
+    fitted, refits, n_groups = spurious
+    home = row(stability.spread(fitted, refits, held_out(1, A), n_groups), probe="sparse_1", rank=1)
+    away = row(stability.spread(fitted, refits, held_out(2, B), n_groups), probe="sparse_1", rank=1)
+    assert home["auc_low"] > 0.85
+    assert away["auc_high"] < 0.65 or away["auc_high"] - away["auc_low"] > 0.2
+    assert home["auc_low"] <= home["auc_mean"] <= home["auc_high"]
+    assert home["resamples"] == 20
+    assert home["reason"] == ""
+
+
+def test_a_choice_between_two_features_of_which_one_transfers_varies_out_of_domain():
+    even = {SHARED: (0.1, 0.8), SPURIOUS: (0.1, 0.8)}
+    fitted, refits, n_groups = resampled(sae_domain(5, planted=even), probes.sparse_probes, "sae")
+    home = row(stability.spread(fitted, refits, held_out(1, even), n_groups), probe="sparse_1", rank=1)
+    away = row(stability.spread(fitted, refits, held_out(2, B), n_groups), probe="sparse_1", rank=1)
+    assert home["auc_sd"] < 0.05
+    assert away["auc_sd"] > 0.1
+    assert away["auc_low"] < 0.6
+    assert away["auc_high"] > 0.75
+
+
+def test_a_feature_that_is_silent_on_b_scores_chance_on_every_sample():
+    shifted = {SHARED: (0.0, 0.0)}
+    fitted, refits, n_groups = resampled(sae_domain(0, planted={SHARED: (0.05, 0.9)}), probes.sparse_probes, "sae")
+    rows = stability.spread(fitted, refits, held_out(3, shifted), n_groups)
+    found = row(rows, probe="sparse_1", rank=1)
+    assert (found["auc"], found["auc_mean"], found["auc_sd"]) == (0.5, 0.5, 0.0)
+
+
+def test_noise_has_a_cv_auc_of_a_half_and_no_stable_feature():
+    train = sae_domain(7, n=400, d=200)
+    fitted, refits, n_groups = resampled(train, probes.sparse_probes, "sae")
+    judged = probes.cross_validate(lambda rows, seed: probes.sparse_probes(rows, seed, QUICK), train, 0, QUICK)
+    for probe in judged:
+        assert abs(probe.cv_auc - 0.5) < 0.1, probe.kind
+    rows = stability.spread(fitted, refits, held_out(8, {}, 200), n_groups)
+    assert all(each["auc_low"] - 0.02 < 0.5 < each["auc_high"] + 0.02 for each in rows)
+    assert listed(fitted, refits, n_groups, train)["selected_first"].max() < 0.7
+
+
+@pytest.mark.parametrize("varied", ["groups", "sample"])
+def test_the_spread_over_samples_is_that_of_fresh_data(varied):
+    """The oracle: probes trained on fresh samples of the same size, tested on the same rows."""
+    direction = np.r_[0.8, np.zeros(9)]
+
+    def domain(seed):
+        return layer_domain(seed, n=160, d=10, direction=direction)
+
+    unseen = domain(999)
+    test = HeldOut(unseen.X, unseen.labels)
+    fresh = [refit_layer(probes.mean_difference(domain(s), 0, QUICK), domain(s), 0, QUICK) for s in range(60)]
+    expected = np.std([stability._area(one.probes[0], test) for one in fresh], ddof=1)
+    found = []
+    for seed in range(8):
+        params = BootstrapParams(resamples=30, seeds=30)
+        parts = resampled(domain(100 + seed), probes.mean_difference, "layer", varied, params)
+        found.append(stability.spread(*parts[:2], test, parts[2])[0]["auc_sd"])
+    assert np.median(found) == pytest.approx(expected, rel=0.4)
+
+
+def test_too_few_groups_give_no_number_but_a_reason():
+    train = layer_domain(0, n=40)
+    train = replace(train, groups=np.array([f"g{i % 9}" for i in range(40)]))
+    fitted, refits, n_groups = resampled(train, probes.residual, "layer")
+    found = stability.spread(fitted, refits, HeldOut(train.X, train.labels), n_groups)[0]
+    assert found["auc"] > 0.5
+    assert np.isnan([found[name] for name in ("auc_mean", "auc_sd", "auc_low", "auc_high")]).all()
+    assert found["resamples"] == 0
+    assert found["reason"] == "9 training groups, fewer than 10"
+    rows = stability.selection([], np.array([4, 2]), [], n_groups)
+    assert stability.best_features("a", refits).empty
+    assert stability.residual_weights(refits).size == 0
+    assert all("selected_first" not in each and "fewer than 10" in each["reason"] for each in rows)
+
+
+def test_samples_without_probes_are_counted_out_and_told():
+    train = layer_domain(0, n=60)
+    fitted = [replace(probes.residual(train, 0, QUICK)[0], n_train=60)]
+    all_rows, one_class = np.arange(60), np.flatnonzero(train.labels == 1)
+    test = HeldOut(train.X, train.labels)
+    refits = refitted(refit_layer, fitted, train, [all_rows, one_class, all_rows], 0, QUICK)
+    found = stability.spread(fitted, refits, test, 30)[0]
+    assert (found["resamples"], found["auc_sd"]) == (2, 0.0)
+    assert found["reason"].startswith("1 of 3 training samples")
+    found = stability.spread(fitted, refits[:2], test, 30)[0]
+    assert np.isnan(found["auc_mean"])
+    assert found["reason"].startswith("1 of 2 training samples")
+
+
+def test_a_test_set_of_one_class_has_no_auc():
+    train = layer_domain(0, n=60)
+    fitted, refits, n_groups = resampled(train, probes.residual, "layer", params=BootstrapParams(resamples=2))
+    found = stability.spread(fitted, refits, HeldOut(train.X, np.ones(60, dtype=int)), n_groups)[0]
+    assert np.isnan([found["auc"], found["auc_mean"]]).all()
+    assert found["reason"] == "one class"
+
+
+def test_ranks_and_shares_by_hand():
+    rankings = [np.array([3, 1, 2]), np.array([3, 2, 1, 0]), np.array([1]), np.empty(0, dtype=int)]
+    fitted = probes.sparse_1(sae_domain(0), np.array([3, 1]))
+    found = pd.DataFrame(stability.selection(fitted, np.array([1, 3]), rankings, 20)).set_index("feature")
+    assert found["resamples"].tolist() == [3, 3, 3]
+    assert found.index.tolist() == [3, 1, 2]  # mean places 4/3, 2 and 7/3; 0 is among no sample's best two
+    assert found["rank"].tolist() == [2, 1, 3]
+    assert found["rank_median"].tolist() == [1, 2, 2]
+    np.testing.assert_allclose(found["selected_first"], [2 / 3, 1 / 3, 0])
+    np.testing.assert_allclose(found["selected_top_k"], [1, 2 / 3, 2 / 3])
+    assert found["reason"].str.startswith("1 of 4 training samples").all()
+
+
+def test_the_best_features_of_every_sample_are_kept():
+    rankings = [np.array([5, 3, 8]), np.empty(0, dtype=int), np.array([3, 5])]
+    found = stability.best_features("a", [Refit([], ranking) for ranking in rankings], kept=2)
+    expected = {"train": ["a"] * 4, "resample": [0, 0, 2, 2], "rank": [1, 2, 1, 2], "feature": [5, 3, 3, 5]}
+    assert found.to_dict("list") == expected
+
+
+def test_residual_weights_are_those_of_each_sample():
+    train = layer_domain(0, n=60)
+    fitted, refits, _ = resampled(train, probes.residual, "layer", params=BootstrapParams(resamples=3))
+    weights = stability.residual_weights(refits)
+    assert weights.shape == (3, 20)
+    np.testing.assert_array_equal(weights[1], refits[1].probes[0].weights)
+    assert not np.array_equal(weights[0], weights[1])
+    assert fitted[0].weights.shape == weights[0].shape
+
+
+def test_the_transfer_table_takes_its_training_spread_from_the_bootstrap():
+    table = transfer_table(["a", "b"], {"sae_2": 2}, variations={"b": ["terse"]})
+    keys = ["space", "train", "test", "test_variation", "probe", "rank", "n_features", "n_train"]
+    own = table[(table["probe"] != "shuffled_labels") & (table["test_variation"] == "default")]
+    groups = own[keys].assign(varied="groups", auc_sd=np.arange(len(own)) / 1000, reason="")
+    groups.loc[groups.index[-1], ["auc_sd", "reason"]] = [np.nan, "9 training groups, fewer than 10"]
+    bootstrap = pd.concat([groups, groups.assign(varied="sample", auc_sd=99.0)])
+    found = stability.with_train_sd(table, bootstrap)
+    filled = found.loc[groups.index[:-1]]
+    np.testing.assert_array_equal(filled["auc_train_sd"], groups["auc_sd"][:-1])
+    assert not filled["reason"].str.contains("auc_train_sd").any()
+    last = found.loc[groups.index[-1]]
+    assert np.isnan(last["auc_train_sd"])
+    assert "auc_train_sd: 9 training groups, fewer than 10" in last["reason"].split("; ")
+    terse = found[(found["test_variation"] == "terse") & (found["probe"] != "shuffled_labels")]
+    assert terse["auc_train_sd"].isna().all()
+    assert terse["reason"].str.contains("auc_train_sd: trained once").all()
+    others = ["auc_train_sd", "reason"]
+    pd.testing.assert_frame_equal(found.drop(columns=others), table.drop(columns=others))
+    control = table["probe"] == "shuffled_labels"
+    pd.testing.assert_frame_equal(found[control], table[control])
+
+
+def test_other_reasons_of_a_row_stay():
+    table = transfer_table(["a", "b"], {"sae_2": 2})
+    assert stability._explained("C: no penalty; auc_train_sd: trained once", 0.1, "") == "C: no penalty"
+    assert stability._explained("delta_residual: x", np.nan, "") == "delta_residual: x"
+    nothing = pd.DataFrame(columns=list(stability.COLUMNS))
+    found = stability.with_train_sd(table, nothing)
+    assert found["auc_train_sd"].equals(table["auc_train_sd"])
+
+
+def test_everything_is_the_same_from_run_to_run():
+    train = sae_domain(0, planted=A)
+    one, other = (resampled(train, probes.sparse_probes, "sae", params=BootstrapParams(resamples=2)) for _ in range(2))
+    for a, b in zip(one[1], other[1], strict=True):
+        np.testing.assert_array_equal(a.ranking, b.ranking)
+        assert all(np.array_equal(p.weights, q.weights) for p, q in zip(a.probes, b.probes, strict=True))
