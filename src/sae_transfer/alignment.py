@@ -270,7 +270,7 @@ def _combination_sentence(reading: str, many: pd.DataFrame) -> str:
     over, closer, farther = many["over_top"], (many["over_top_low"] > 0).sum(), (many["over_top_high"] < 0).sum()
     return (
         f"{reading.capitalize()} directions: the N-sparse combination reaches {many['similarity'].mean():.2f} on "
-        f"average, {over.mean():+.2f} against the top feature. It is closer in {(over > 0).sum()} of {len(many)} pairs; "
-        f"over training bootstraps of the residual probe, clearly closer in {closer} and clearly farther in {farther}. "
-        f"Combinations of as many random features reach {many['null_median'].mean():.2f}."
+        f"average, {over.mean():+.2f} against the top feature. It is closer in {(over > 0).sum()} of {len(many)} "
+        f"pairs; over training bootstraps of the residual probe, clearly closer in {closer} and clearly farther in "
+        f"{farther}. Combinations of as many random features reach {many['null_median'].mean():.2f}."
     )
