@@ -124,6 +124,14 @@ def test_what_is_caught_on_resamples_is_what_repeated_rows_say():
     assert found["tpr_at_fpr_5"][0] == metrics.detection_rate(test.logits, test.labels, 0.05)
 
 
+def test_exactly_as_many_false_alarms_as_allowed_are_allowed():
+    labels = np.repeat([1, 0], 20)
+    scores = np.r_[-5.0, np.ones(19), np.full(10, -6.0), np.full(9, -1.0), 2.0]  # one answerable row below 9 others
+    test = transfer.TestSet(labels, groups_of(40), np.ones((1, 40)))
+    value, spread = ranking(scores, test)["tpr_at_fpr_5"]
+    assert value == spread[0] == 19 / 20
+
+
 def brute_ece(p, y):
     bins = [(p >= i / 10) & ((p < (i + 1) / 10) | (i == 9)) for i in range(10)]
     return sum(abs(np.sum(p[b] - y[b])) for b in bins) / len(p)
@@ -168,6 +176,9 @@ def test_draws_are_balanced_and_repeat():
     again = [shifts(rows, 16, np.random.default_rng(1)) for _ in range(2)]
     np.testing.assert_array_equal(*again)
     assert len(again[0]) == DRAWS
+    smallest = Scored(rows.logits[:16], np.repeat([0, 1], 8))
+    every = shifts(smallest, 16, np.random.default_rng(1))  # sixteen labels are all that there are
+    np.testing.assert_allclose(every, bias_shift(smallest.logits[None], smallest.labels[None])[0])
     flat = Scored(1e-6 * rows.logits, rows.labels)  # a strong penalty's logits: a random base rate would outweigh them
     assert np.abs(shifts(flat, 16, np.random.default_rng(1))).max() < 1e-5
 

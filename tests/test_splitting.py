@@ -6,7 +6,7 @@ import pytest
 from scipy import sparse
 
 from planted import QUICK, balanced, features, groups_of
-from sae_transfer import probes, sae_comparison, transfer
+from sae_transfer import metrics, probes, sae_comparison, transfer
 from sae_transfer.features import Directions, Health
 from sae_transfer.probes import Training
 from sae_transfer.splitting import MATCHES, SPLITTING, answer, correlations, family, match_rows, split_rows, table
@@ -181,6 +181,10 @@ def test_saes_are_compared_on_the_same_resamples():
     at_home, away = made.loc["wide", "in_domain", "mean"], made.loc["wide", "ood", "mean"]
     assert at_home["delta"] == at_home["delta_low"] == at_home["delta_high"] == 0
     assert away["delta_high"] < -0.1
+    one, other = wide["a", "b"], narrow["a", "b"]
+    expected = metrics.difference_interval(one.auc, other.auc, one.resampled, other.resampled, 100)
+    row = made.loc["wide", "ood", "b"]
+    assert (row["delta"], row["delta_low"], row["delta_high"]) == (expected.value, expected.low, expected.high)
     assert away["auc"] == pytest.approx(np.mean([wide["a", "b"].auc, wide["b", "a"].auc]))
     assert (away["n_pairs"], away["l0"], away["explained_variance"]) == (2, 15.0, pytest.approx(0.85))
     assert made.loc["wide", "ood", "b"]["l0"] == 20.0
