@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
+from sae_transfer import similarity
 from sae_transfer.similarity import cosine, mahalanobis_cosine
 
 
@@ -42,3 +43,12 @@ def test_a_direction_of_length_zero_is_like_nothing(measure):
 def test_constant_activations_have_no_mahalanobis_cosine():
     a = directions(np.random.default_rng(0), 2)
     assert np.isnan(mahalanobis_cosine(a, a, np.zeros((12, 12)))).all()
+
+
+def test_chunks_change_nothing(monkeypatch):
+    rng = np.random.default_rng(3)
+    a, b, S = directions(rng, 9), directions(rng, 4), np.cov(rng.normal(size=(50, 12)).T)
+    whole = cosine(a, b), mahalanobis_cosine(a, b, S)
+    monkeypatch.setattr(similarity, "CHUNK", 2)
+    np.testing.assert_allclose(cosine(a, b), whole[0])
+    np.testing.assert_allclose(mahalanobis_cosine(a, b, S), whole[1])

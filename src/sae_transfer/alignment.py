@@ -28,8 +28,8 @@ Floats = NDArray[np.float64]
 #   similarity           signed by the probes' weights: positive where both rise with answerability
 #   low, high            2.5% and 97.5% quantiles over the training bootstraps of the residual probes
 #   null_low, null_median, null_high   quantiles (2.5, 50, 97.5%) of |similarity| by chance: for sparse_1 every feature
-#                        of the SAE in place of the top one; for sparse_n probes fitted on as many random features;
-#                        for residual probes those trained on shuffled labels
+#                        of the SAE that fires (2,000 at random where more do) in place of the top one; for sparse_n
+#                        probes fitted on as many random features; for residual probes those on shuffled labels
 #   share_below          the share of that null below |similarity|
 #   over_top, over_top_low, over_top_high   similarity of a sparse_n less that of the top feature, same reading
 COLUMNS = (
@@ -121,7 +121,7 @@ def sparse_rows(
         sae: its name.
         train: the dataset.
         found: the directions, in both readings.
-        features: by reading, the directions [m, d] of all features of the SAE that fire.
+        features: by reading, the directions [m, d] of features that tell what similarity is by chance.
     """
     rows = []
     for reading in dict.fromkeys(one.reading for one in found):

@@ -1,17 +1,21 @@
 """How alike directions of the residual stream are. Pure functions on arrays."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-CHUNK = 4096  # directions at a time where a [directions, d] product is needed
+CHUNK = 4096  # directions of `a` at a time
 
 
 def cosine(a: ArrayLike, b: ArrayLike) -> Floats:
     """The cosine of every direction of `a` [m, d] with every one of `b` [n, d]: [m, n], NaN for a zero direction."""
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    return _ratio(a @ b.T, (a**2).sum(axis=1), (b**2).sum(axis=1))
+    b = np.asarray(b, dtype=np.float64)
+    b_squared = (b**2).sum(axis=1)
+    chunks = [_ratio(part @ b.T, (part**2).sum(axis=1), b_squared) for part in _chunks(a)]
+    return np.concatenate(chunks)
 
 
 def mahalanobis_cosine(a: ArrayLike, b: ArrayLike, covariance: ArrayLike) -> Floats:
@@ -28,13 +32,18 @@ def mahalanobis_cosine(a: ArrayLike, b: ArrayLike, covariance: ArrayLike) -> Flo
     Returns:
         [m, n]; NaN where a direction's scores do not vary.
     """
-    a, b, S = (np.asarray(array, dtype=np.float64) for array in (a, b, covariance))
-    return _ratio(a @ (S @ b.T), _variance(a, S), _variance(b, S))
+    b, S = (np.asarray(array, dtype=np.float64) for array in (b, covariance))
+    S_b = S @ b.T
+    b_squared = (S_b * b.T).sum(axis=0)
+    chunks = [_ratio(part @ S_b, ((part @ S) * part).sum(axis=1), b_squared) for part in _chunks(a)]
+    return np.concatenate(chunks)
 
 
-def _variance(a: Floats, S: Floats) -> Floats:
-    chunks = [a[i : i + CHUNK] for i in range(0, len(a), CHUNK)]
-    return np.concatenate([((chunk @ S) * chunk).sum(axis=1) for chunk in chunks] or [np.zeros(0)])
+def _chunks(a: ArrayLike) -> Iterator[Floats]:
+    """The directions in parts of CHUNK in float64, at least one: a wide SAE's, all at once, would fill gigabytes."""
+    a = np.asarray(a)
+    for start in range(0, max(len(a), 1), CHUNK):
+        yield a[start : start + CHUNK].astype(np.float64)
 
 
 def _ratio(products: Floats, a_squared: Floats, b_squared: Floats) -> Floats:

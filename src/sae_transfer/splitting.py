@@ -80,7 +80,7 @@ def match_rows(
     ids, known = np.array(list(features), dtype=np.int64), other.feature_ids
     if not len(known):
         return [{"feature": f, "trains": t, "reason": "nearest: no feature fires"} for f, t in features.items()]
-    cosines = cosine(own.decoder[np.searchsorted(own.feature_ids, ids)], other.decoder)
+    cosines = cosine(other.decoder, own.decoder[np.searchsorted(own.feature_ids, ids)]).T
     partners = Y[:, known]
     together = correlations(X[:, ids], partners)
     shared = ((X[:, ids] > 0).T.astype(float) @ (partners > 0).astype(float)).toarray()

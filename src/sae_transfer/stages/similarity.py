@@ -16,6 +16,7 @@ from sae_transfer.stages import inputs, run
 from sae_transfer.stages.inputs import StudyParams
 from sae_transfer.transfer import describe
 
+FEATURES = 2000  # of an SAE, drawn at random where it has more, tell how similar a feature is by chance
 RANDOM = 40  # probes on random features, for each N
 
 
@@ -27,7 +28,8 @@ def similarity() -> None:
     rows += [row for a, b in combinations(layers.values(), 2) for row in alignment.layer_rows(a, b)]
     for sae in study.saes:
         found = features.read_directions(paths.DIRECTIONS / f"{sae}.safetensors")
-        every = {reading: getattr(found, reading) for reading in READINGS}
+        draw = generator(int(params["seed"]), "features by chance", sae).permutation(len(found.feature_ids))
+        every = {reading: getattr(found, reading)[np.sort(draw[:FEATURES])] for reading in READINGS}
         for train in study.datasets:
             chosen = _sparse_directions(sae, train, found, params)
             rows += alignment.sparse_rows(layers[inputs.layer_of(sae, params)], sae, train, chosen, every)
