@@ -213,12 +213,15 @@ def _quantiles(values: ArrayLike) -> tuple[float, float]:
 
 
 def _null(value: float, null: Floats) -> dict[str, float]:
-    """What |similarity| is by chance, and the share of it below the value; NaN where nothing was drawn."""
+    """What |similarity| is by chance, and the share of it below the value; NaN where nothing was drawn.
+
+    A feature is among those that it is compared with: rounding must not make it less similar than itself.
+    """
     known = null[~np.isnan(null)]
     if not len(known):
         return dict.fromkeys(("null_low", "null_median", "null_high", "share_below"), np.nan)
     low, median, high = np.quantile(known, [0.025, 0.5, 0.975])
-    share = float(np.mean(known < abs(value))) if not np.isnan(value) else np.nan
+    share = float(np.mean(known < abs(value) - 1e-9)) if not np.isnan(value) else np.nan
     return {"null_low": float(low), "null_median": float(median), "null_high": float(high), "share_below": share}
 
 
