@@ -1,11 +1,16 @@
 # Two commands do everything on a fresh machine (Python 3.11 or newer, git and make): `make repro` and `make test`.
 #   make repro                  run the study and say where to look
 #   make test                   run the tests
+#   make sweep                  tune the probes (JOBS=2 processes, MAX_TRIALS=100, STUDY=sweep, PRESET=name)
+#   make dashboard              look at a sweep in the browser (STUDY=sweep, PORT=8081)
 #   make TORCH_INDEX=URL ...    take PyTorch from this package index, for a CUDA or a CPU build of your choice
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 TORCH_INDEX ?=
+JOBS ?= 2
+STUDY ?= sweep
+PORT ?= 8081
 TORCH := $(shell grep '^torch==' constraints.txt)
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
@@ -14,13 +19,19 @@ export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro test lint types check deps demo-data demo-model bench pull install install-dev
+.PHONY: repro test sweep dashboard lint types check deps demo-data demo-model bench pull install install-dev
 
 repro: pull
 	sae-transfer check
 	sae-transfer prune
 	dvc repro
 	@sae-transfer summary
+
+sweep: install
+	sae-transfer sweep --study $(STUDY) --jobs $(JOBS) $(if $(MAX_TRIALS),--max-trials $(MAX_TRIALS)) $(if $(PRESET),--preset $(PRESET))
+
+dashboard: install
+	sae-transfer dashboard --study $(STUDY) --port $(PORT)
 
 test: install-dev pull
 	pytest
@@ -48,6 +59,7 @@ demo-model: install
 bench: install
 	python benchmarks/search.py
 	python benchmarks/coverage.py
+	python benchmarks/resampling.py
 
 pull: install
 	dvc pull --quiet --remote demo data.dvc models.dvc

@@ -1,6 +1,7 @@
 """A transfer table of made-up scores that is true to the schema: every row comes from transfer.cell and describe."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,10 @@ def table(
     resamples: int = 50,
     n_groups: dict[str, int] | None = None,
 ) -> pd.DataFrame:
-    """Spaces `layer_<L>` for every layer of `saes` (name -> layer), then the SAEs; `sizes` are the N of sparse_n."""
+    """Spaces `layer_<L>` for every layer of `saes` (name -> layer), then the SAEs, and among them `text` and `verbal`.
+
+    `sizes` are the N of sparse_n.
+    """
     layers = sorted(set(saes.values()))
     spaces = [(f"layer_{layer}", layer, "") for layer in layers] + [(sae, layer, sae) for sae, layer in saes.items()]
     rng, rows = np.random.default_rng(0), []
@@ -39,7 +43,24 @@ def table(
                     where |= {"in_domain": a == b, "train_variation": "default", "test_variation": variation}
                     where |= {"condition": "test", "n_test": n_test, "n_groups": test.n_groups}
                     rows += [where | row for row in _rows(rng, test, a, strength[a, b], sae, layer, top_k, sizes)]
-    return pd.DataFrame(rows)[list(COLUMNS)]
+                if not sae and layer == layers[0]:
+                    rows += _without_layer(test, b, datasets, variation)
+    return pd.DataFrame(rows)[list(COLUMNS)].astype({"layer": "Int64"})
+
+
+def _without_layer(test, b, datasets, variation):
+    """The spaces `text` and `verbal`, whose rows have no layer."""
+    rng = np.random.default_rng(1)
+    where = {"model": "tiny", "layer": pd.NA, "sae": "", "test": b, "train_variation": "default", "condition": "test"}
+    where |= {"test_variation": variation, "n_test": len(test.labels), "n_groups": test.n_groups}
+    for a in datasets:
+        for family in ("tfidf", "length", "overlap"):
+            probe = Probe("text", family, np.ones(1), 0.0, C=0.1, cv_auc=0.6, n_train=240, reads=family)
+            here = where | {"space": "text", "train": a, "in_domain": a == b}
+            yield here | describe(probe) | cell(probe, rng.normal(size=len(test.labels)), test, None)
+    verbal = Probe("verbal", "verbal", np.ones(1), 0.0)
+    here = where | {"space": "verbal", "train": b, "in_domain": True}
+    yield here | describe(verbal) | cell(verbal, test.labels + rng.normal(size=len(test.labels)), test, None)
 
 
 def _rows(rng, test, train, strength, sae, layer, top_k, sizes):
@@ -55,6 +76,8 @@ def _rows(rng, test, train, strength, sae, layer, top_k, sizes):
         found = [
             (Probe("residual", "residual", one, 0.0, C=0.1, cv_auc=0.95, n_train=240), 1.0),
             (Probe("mean_difference", "residual", one, 0.0, cv_auc=0.93, n_train=240), 0.85),
+            (Probe("pca", "residual", one, 0.0, C=0.1, cv_auc=0.9, n_train=240, n_components=4), 0.8),
+            (Probe("target_trained", "residual", one, 0.0, C=0.1, cv_auc=0.95, n_train=240), 1.2),
         ]
     else:
         ids = np.random.default_rng(len(sae) + sum(map(ord, train))).permutation(64)
@@ -64,12 +87,18 @@ def _rows(rng, test, train, strength, sae, layer, top_k, sizes):
             (_sparse("sparse_n", ids[:n], selected=i == len(sizes) - 2), 0.6 + 0.06 * np.log2(n))
             for i, n in enumerate(sizes)
         ]
+        found.append((Probe("reconstruction", "residual", one, 0.0, C=0.1, cv_auc=0.9, n_train=240), 0.9))
+        found += [(replace(probe, kind="target_trained"), 1.0) for probe, _ in found if probe.rank == 1]
     for probe, power in found:
         yield describe(probe) | cell(probe, scores(power), test, against)
     for family in ("sparse_1", "sparse_n") if sae else ("residual",):
         ids = np.arange(1 if family == "sparse_1" else sizes[-2]) if sae else None
-        repeats = [Probe("shuffled_labels", family, one, 0.0, ids, repeat=i, n_train=240) for i in range(20)]
-        yield describe(repeats[0]) | repeated_cell(repeats, list(rng.normal(size=(20, len(noise)))), test, against)
+        for kind in ("shuffled_labels", "random_features", "random_sae") if sae else ("shuffled_labels",):
+            repeats = [
+                Probe(kind, family, one if ids is None else np.ones(len(ids)), 0.0, ids, repeat=i, n_train=240)
+                for i in range(20)
+            ]
+            yield describe(repeats[0]) | repeated_cell(repeats, list(rng.normal(size=(20, len(noise)))), test, against)
 
 
 def _sparse(kind, ids, rank=0, selected=True):

@@ -66,6 +66,23 @@ def assign(params, *path, value):
             "data/demo/x: not found; `dvc pull data.dvc`",
         ),
         (
+            lambda p: assign(p, "probe", "narow_3", value={"people": {"N": [8]}}),
+            "probe.narow_3 names no space; did you mean narrow_3",
+        ),
+        (
+            lambda p: assign(p, "probe", "narrow_3", value={"peple": {"N": [8]}}),
+            "probe.narrow_3.peple names no dataset; did you mean people",
+        ),
+        (
+            lambda p: assign(p, "probe", "layer_3", value={"people": {"N": [8]}}),
+            "probe.layer_3.people.N: the probes of",
+        ),
+        (lambda p: p["sweep"].update(C=[1.0, 0.1]), "C runs from the smaller to the larger, not 1 to 0.1"),
+        (lambda p: p["sweep"].update(ranking=[]), "ranking and scaling each need a choice"),
+        (lambda p: p["sweep"].update(grid=True, C=[0.01, 1.0]), "leaves out 0.001 of the grid probe.C; widen it"),
+        (lambda p: p["sweep"].update(grid=True, scaling=["none"]), "sweep.scaling lacks the grid's rms; add it"),
+        (lambda p: p["sweep"].update(grid=True, trials=29), "sweep.trials = 29, but the grid has 30 points; raise it"),
+        (
             lambda p: assign(p, "transfer", "resample", value=10),
             "unknown key transfer.resample; did you mean resamples",
         ),

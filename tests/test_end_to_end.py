@@ -21,18 +21,26 @@ import yaml
 from pandas.testing import assert_frame_equal
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from sae_transfer import activations, config, features, probe_files, stages
+from sae_transfer import activations, cells, config, features, probe_files, stages
 from sae_transfer.stages.encode import encode
 from sae_transfer.stages.extract import extract
 from sae_transfer.stages.fit import fit
+from sae_transfer.stages.length import length_strata
 from sae_transfer.stages.prepare import prepare
+from sae_transfer.stages.report import make_report
+from sae_transfer.stages.verbal import verbal_judgement
 from sae_transfer.transfer import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 TRAINS, SIZES, LAYER, SAE = ("passages", "people"), (60, 40), "layer_3", "narrow_3"
 TESTS = (("passages", "default"), ("passages", "terse"), ("people", "default"))
 SPACES = (LAYER, SAE)
-SCORED = ["train", "test", "test_variation", "condition", "n_train", "probe", "rank", "n_features"]
+EVERY_SPACE = (*SPACES, "text", "verbal")
+# The stages that look at all datasets and spaces at once.
+ANALYSES = ("similarity", "variations", "calibration", "saes")
+ONCE = ("text", "verbal", "length", "regimes", "join", *ANALYSES, "report")
+SCORED = ["train", "test", "test_variation", "condition", "n_train", "probe", "family", "rank", "n_features"]
+REPEATED = ("shuffled_labels", "random_features", "random_sae")
 # A proxy that is not there: nothing below may need a network.
 NOWHERE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 
@@ -145,17 +153,25 @@ def fresh(project, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def table(project):
-    parts = [pd.read_parquet(project.folder / f"results/transfer/{space}.parquet") for space in SPACES]
+    parts = [pd.read_parquet(project.folder / f"results/transfer/{space}.parquet") for space in EVERY_SPACE]
     return pd.concat(parts, ignore_index=True)
 
 
 def test_every_cell_is_there_once(table):
     assert list(table.columns) == list(COLUMNS)
-    fixed = [("residual", "residual", 0), ("mean_difference", "residual", 0), ("shuffled_labels", "residual", 0)]
-    kinds = {(LAYER, probe, family, rank, 0) for probe, family, rank in fixed}
+    dense = ("residual", "mean_difference", "shuffled_labels", "target_trained")
+    kinds = {(LAYER, probe, "residual", 0, 0) for probe in dense} | {(SAE, "reconstruction", "residual", 0, 0)}
+    kinds |= {(SAE, probe, "sparse_1", 1, 1) for probe in ("random_features", "random_sae", "target_trained")}
+    kinds |= {("text", "text", family, 0, 0) for family in ("tfidf", "length", "overlap")}
     kinds |= {(SAE, "sparse_1", "sparse_1", rank, 1) for rank in (1, 2, 3)}
     kinds |= {(SAE, "sparse_n", "sparse_n", 0, n) for n in (2, 8)} | {(SAE, "shuffled_labels", "sparse_1", 1, 1)}
-    rows = table[~((table["probe"] == "shuffled_labels") & (table["family"] == "sparse_n"))]
+    chosen_n = (table["probe"] == "pca") | (table["probe"] != "sparse_n") & (table["family"] == "sparse_n")
+    assert chosen_n.sum() == 5 * len(TRAINS) * len(TESTS) * len(SIZES)  # pca, three controls, the ceiling
+    verbal = table[table["space"] == "verbal"]
+    assert list(verbal[["train", "test", "n_train"]].itertuples(index=False, name=None)) == [
+        (test, test, 0) for test, _ in TESTS
+    ]
+    rows = table[~chosen_n & (table["space"] != "verbal")]
     keys = ["space", "probe", "family", "rank", "n_features", "train", "test", "test_variation", "n_train"]
     found = list(rows[keys].itertuples(index=False, name=None))
     wanted = {(*kind, train, *test, size) for kind, train, test, size in product(kinds, TRAINS, TESTS, SIZES)}
@@ -166,15 +182,18 @@ def test_every_cell_is_there_once(table):
 def test_the_control_of_the_n_sparse_probe_has_the_n_that_was_selected(table):
     where = ["train", "test", "test_variation", "n_train"]
     chosen = table[(table["probe"] == "sparse_n") & table["selected"]].set_index(where)["n_features"]
-    control = table[(table["probe"] == "shuffled_labels") & (table["family"] == "sparse_n")].set_index(where)
     assert len(chosen) == len(TRAINS) * len(TESTS) * len(SIZES)
-    assert chosen.sort_index().equals(control["n_features"].sort_index())
+    for kind in REPEATED:
+        control = table[(table["probe"] == kind) & (table["family"] == "sparse_n")].set_index(where)
+        assert chosen.sort_index().equals(control["n_features"].sort_index())
 
 
 def test_a_row_says_where_its_numbers_come_from(project, table):
     assert (table["in_domain"] == (table["train"] == table["test"])).all()
     assert set(table["in_domain"]) == {True, False}
-    assert set(zip(table["space"], table["sae"], table["layer"], strict=True)) == {(LAYER, "", 3), (SAE, SAE, 3)}
+    places = set(zip(table["space"], table["sae"], table["layer"].fillna(-1), strict=True))
+    assert places == {(LAYER, "", 3), (SAE, SAE, 3), ("text", "", -1), ("verbal", "", -1)}
+    assert set(table.loc[table["uses_target"], "probe"]) == {"target_trained"}
     assert set(table["model"]) == {"models/demo/model"}
     assert set(table["condition"]) == {"test"}
     for test, rows in table.groupby("test"):
@@ -224,7 +243,7 @@ def test_prompts_are_balanced_and_no_group_crosses_the_split(project):
 def test_the_csv_holds_what_the_parquet_files_hold(project, table):
     csv = pd.read_csv(project.folder / "results/transfer.csv", keep_default_na=False, na_values={})
     for column in table.columns:
-        if pd.api.types.is_float_dtype(table[column]):
+        if pd.api.types.is_float_dtype(table[column]) or column == "layer":
             csv[column] = pd.to_numeric(csv[column])
     csv["feature_ids"] = csv["feature_ids"].astype(str)
     bootstrapped = ["auc_train_sd", "reason"]
@@ -274,15 +293,15 @@ def test_what_is_missing_has_a_reason_and_what_has_a_reason_is_missing(table):
     base = {"delta_low": "delta_residual", "delta_high": "delta_residual"}
     for row in table.to_dict("records"):
         told = {part.split(": ")[0] for part in row["reason"].split("; ")} - {""}
-        missing = {key for key, value in row.items() if isinstance(value, float) and np.isnan(value)}
+        missing = {key for key, value in row.items() if pd.isna(value)}
         assert {base.get(key, key.removesuffix("_low").removesuffix("_high")) for key in missing} == told
 
 
 def test_the_saved_scores_give_each_auc_and_accuracy_again(project, table):
     checked = 0
-    for space in SPACES:
+    for space in EVERY_SPACE:
         scores = pd.read_parquet(project.folder / f"artifacts/scores/{space}.parquet")
-        rows = table[(table["space"] == space) & (table["probe"] != "shuffled_labels")].set_index(SCORED)
+        rows = table[(table["space"] == space) & ~table["probe"].isin(REPEATED)].set_index(SCORED)
         areas = {}
         for key, part in scores.groupby(SCORED):
             areas[key] = roc_auc_score(part["label"], part["score"])
@@ -291,13 +310,13 @@ def test_the_saved_scores_give_each_auc_and_accuracy_again(project, table):
             assert rows.loc[key, "accuracy"] == pytest.approx(right, abs=1e-12)
             checked += 1
         assert set(areas) == set(rows.index)
-    assert checked == (table["probe"] != "shuffled_labels").sum()
+    assert checked == (~table["probe"].isin(REPEATED)).sum()
 
 
 def test_differences_are_to_the_residual_probe_of_the_same_training_rows(table):
     where = ["train", "test", "test_variation", "n_train"]
     residual = table[table["probe"] == "residual"].set_index(where)["auc"]
-    rows = table[table["probe"] != "residual"]
+    rows = table[(table["probe"] != "residual") & table["layer"].notna()]
     against = residual.loc[list(rows[where].itertuples(index=False, name=None))].to_numpy()
     np.testing.assert_allclose(rows["delta_residual"], rows["auc"] - against, atol=1e-12)
 
@@ -309,20 +328,22 @@ def test_the_saved_probes_give_the_saved_scores_again(project):
         made = project.folder / "artifacts"
         if space == SAE:
             X = features.read(made / "features" / test, SAE).toarray()[wanted]
+            rebuilt = features.read_reconstruction(made / "features" / test, SAE)[wanted]
         else:
             X = activations.read(made / "activations" / test, 3)[wanted]
         scores = pd.read_parquet(made / f"scores/{space}.parquet")
         scores = scores[(scores["train"] == train) & (scores["test"] == test)]
         scores = scores[scores["test_variation"] == variation].set_index(["n_train", "probe", "rank", "n_features"])
         for probe in probe_files.read(made / "probes" / space / train):
-            if probe.kind == "shuffled_labels":
+            if probe.kind in REPEATED:
                 continue
-            ids = np.arange(X.shape[1]) if probe.feature_ids is None else probe.feature_ids
-            n_features = 0 if probe.feature_ids is None else len(ids)
+            rows = rebuilt if probe.kind == "reconstruction" else X
+            ids = np.arange(rows.shape[1]) if probe.feature_ids is None else probe.feature_ids
+            n_features = probe.n_components if probe.feature_ids is None else len(ids)
             saved = scores.loc[(probe.n_train, probe.kind, probe.rank, n_features)]
             assert list(saved["id"]) == list(prompts["id"][wanted])
             assert list(saved["label"]) == list(prompts["label"][wanted])
-            expected = X[:, ids].astype(np.float64) @ probe.weights + probe.bias
+            expected = rows[:, ids].astype(np.float64) @ probe.weights + probe.bias
             np.testing.assert_allclose(saved["score"], expected, rtol=1e-5, atol=1e-5)
 
 
@@ -336,6 +357,44 @@ def test_shuffled_labels_are_worth_nothing_and_the_probes_something(table):
     assert control["auc_train_sd"].mean() > 0.02
     own = table[(table["probe"] == "residual") & table["in_domain"] & (table["test_variation"] == "default")]
     assert own["auc"].mean() > 0.65
+
+
+def test_the_ceiling_is_the_probe_that_b_trained(table):
+    where = ["space", "test_variation", "n_train", "family", "test"]
+    ceiling = table[table["probe"] == "target_trained"].set_index(where)["auc"]
+    own = table[table["probe"].isin(["residual", "sparse_1", "sparse_n"]) & table["selected"] & table["in_domain"]]
+    own = own.set_index(where)["auc"]
+    assert set(ceiling.index) == set(own.index)
+    np.testing.assert_allclose(ceiling, own.loc[ceiling.index], atol=1e-12)
+
+
+def test_the_models_own_words_say_whether_it_answers(table):
+    verbal = table[table["space"] == "verbal"]
+    assert (verbal["auc"] > 0.9).all()
+    assert (verbal["auc_low"] < verbal["auc"]).all()
+
+
+def test_length_strata_hold_every_headline_probe(project, table):
+    found = pd.read_csv(project.folder / "results/length.csv")
+    rows = cells.headline(table[~table["probe"].isin(REPEATED)])
+    key = ["space", "train", "test", "probe", "family", "n_features"]
+    assert set(found[key].itertuples(index=False, name=None)) == set(rows[key].itertuples(index=False, name=None))
+    merged = found.merge(rows, on=key, suffixes=("", "_table"))
+    assert len(merged) == len(found) == len(rows)
+    for name in ("auc", "auc_low", "auc_high"):
+        np.testing.assert_allclose(merged[name], merged[f"{name}_table"], atol=1e-5)
+    assert found["stratified_auc"].notna().mean() > 0.9
+    assert ((found["low"] <= found["stratified_auc"]) | found["low"].isna()).all()
+
+
+def test_without_abstaining_words_there_is_no_verbal_judgement(fresh, monkeypatch):
+    fresh.edit(lambda params: params.update(verbal={"abstaining": []}))
+    for name in ("results/transfer/verbal.parquet", "artifacts/scores/verbal.parquet"):
+        Path(name).unlink()
+    for stage in (verbal_judgement, length_strata, make_report):
+        stage()
+    assert len(pd.read_parquet("results/transfer/verbal.parquet")) == 0
+    assert set(pd.read_csv("results/transfer.csv")["space"]) == {*SPACES, "text"}
 
 
 def test_a_second_run_runs_nothing(project):
@@ -353,7 +412,7 @@ def test_a_second_run_runs_nothing(project):
 def test_killed_in_the_middle_and_run_again_gives_the_same_bytes_as_a_run_in_one_go(project, fresh):
     """From the fits on, everything is forgotten first, so that this is a second run and no cache answers for it."""
     before = project.hashes(*MADE)
-    _forget(fresh, ("fit", "transfer", "bootstrap", "similarity", "variations", "calibration", "saes", "report"))
+    _forget(fresh, ("fit", "transfer", "bootstrap", *ONCE))
     assert not fresh.hashes("results", "artifacts/probes", "report")
 
     running = fresh.start(sys.executable, "-m", "dvc", "repro", start_new_session=True)
@@ -367,7 +426,8 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes_as_a_run_in_one
     assert not (fresh.folder / "results/transfer.csv").exists()
 
     said = fresh.dvc("repro")
-    assert said.count("Running stage") == 12  # of 13: what was finished stays
+    after = len(SPACES) * (len(TRAINS) + len(("transfer", "bootstrap"))) + len(ONCE)
+    assert said.count("Running stage") == after - 1  # what was finished stays
     assert fresh.hashes(*MADE) == before
 
 
@@ -446,12 +506,30 @@ def test_a_third_dataset_runs_its_own_stages_and_the_comparisons(fresh):
     fresh.edit(add)
     own = {f"{stage}@snippets" for stage in ("prepare", "extract", "encode")}
     own |= {"fit_layer@3-snippets", f"fit_sae@{SAE}-snippets"}
-    assert _changed(fresh) == own | {"transfer_layer@3", f"transfer_sae@{SAE}", "report"}
+    compared = {f"{stage}_{space}" for stage in ("transfer", "bootstrap") for space in ("layer@3", f"sae@{SAE}")}
+    assert _changed(fresh) == own | compared | {"directions", *ONCE}
+
+
+def test_regimes_are_measured_where_params_name_a_training_set(project, fresh):
+    off = (project.folder / "results/regimes.csv").read_text()
+    assert off.count("\n") == 1
+    on = {"datasets": ["people"], "sizes": [30], "imbalance": [], "noise": [0.3], "draws": 2}
+    fresh.edit(lambda params: params.update(regimes=on))
+    code, _, error = fresh.stage("regimes")
+    assert code == 0, error
+    found = pd.read_csv(fresh.folder / "results/regimes.csv", keep_default_na=False, na_values={"auc": [""]})
+    assert ",".join(found.columns) == off.strip()
+    points = {("size", 30.0), ("size", 60.0), ("noise", 0.3)}
+    assert set(zip(found["regime"], found["value"], strict=True)) == points
+    assert len(found) == len(points) * len(TRAINS) * (1 + 4)
+    assert set(zip(found["space"], found["layer"], found["sae"], strict=True)) == {(LAYER, 3, ""), (SAE, 3, SAE)}
+    assert (found["auc"].notna() | found["reason"].str.contains("too few")).all()
+    assert found["auc"].notna().mean() > 0.8
 
 
 def test_other_resamples_train_nothing_again(fresh):
     fresh.edit(lambda params: params["transfer"].update(resamples=100))
-    assert _changed(fresh) == {"transfer_layer@3", f"transfer_sae@{SAE}"}
+    assert _changed(fresh) == {"transfer_layer@3", f"transfer_sae@{SAE}", "text", "verbal", "length", *ANALYSES[1:]}
 
 
 # What a person gets wrong. Each gives exit code 2, one line that begins with "error: ", and changes no earlier result.

@@ -92,7 +92,7 @@ def one_by_one(sae, activations):
 
 
 def test_features_are_saelens_own_row_by_row(sae):
-    encoded, _ = features.encode(sae, "s", rows())
+    encoded, _, _ = features.encode(sae, "s", rows())
     expected = one_by_one(sae, rows())
     assert encoded.shape == (37, D_SAE)
     assert encoded.dtype == np.float32
@@ -104,7 +104,7 @@ def test_features_are_saelens_own_row_by_row(sae):
 
 def test_health_is_what_numpy_says(sae):
     X = rows()
-    _, health = features.encode(sae, "s", X)
+    _, health, _ = features.encode(sae, "s", X)
     with torch.inference_mode():
         rebuilt = np.concatenate([sae.decode(sae.encode(torch.from_numpy(x[None].copy()))).numpy() for x in X])
     dense = one_by_one(sae, X)
@@ -115,23 +115,36 @@ def test_health_is_what_numpy_says(sae):
     assert health.dead == pytest.approx((dense == 0).all(axis=0).mean())
 
 
+def test_the_reconstruction_is_saelens_own_decoding_and_is_read_as_it_was_written(sae, tmp_path):
+    X = rows()
+    rebuilt = features.encode(sae, "s", X).reconstruction
+    with torch.inference_mode():
+        expected = np.concatenate([sae.decode(sae.encode(torch.from_numpy(x[None].copy()))).numpy() for x in X])
+    np.testing.assert_allclose(rebuilt, expected, rtol=1e-4, atol=1e-5)
+    features.write_reconstruction(tmp_path, "s", rebuilt)
+    found = features.read_reconstruction(tmp_path, "s")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, rebuilt)
+
+
 def test_dead_features_are_counted(standard):
     assert features.encode(standard, "s", rows(500))[1].dead >= 8 / D_SAE
 
 
 @pytest.mark.parametrize("per_batch", [1, 5, 37, 100])
 def test_batches_are_bounded_and_change_nothing(standard, monkeypatch, per_batch):
-    whole, health = features.encode(standard, "s", rows())
+    whole, health, rebuilt = features.encode(standard, "s", rows())
     monkeypatch.setattr(features, "BATCH_BYTES", per_batch * 4 * D_SAE + 3)
     sizes, encode, widest = [], type(standard).encode, []
     monkeypatch.setattr(type(standard), "encode", lambda self, x: widest.append(len(x)) or encode(self, x))
-    batched, batched_health = features.encode(standard, "s", rows(), sizes.append)
+    batched, batched_health, batched_rebuilt = features.encode(standard, "s", rows(), sizes.append)
     assert sizes == widest
     assert max(sizes) == min(per_batch, 37)
     assert sum(sizes) == 37
     assert np.array_equal(batched.indices, whole.indices)
     np.testing.assert_allclose(batched.data, whole.data, rtol=1e-5, atol=1e-6)
     assert asdict(batched_health) == pytest.approx(asdict(health))
+    np.testing.assert_allclose(batched_rebuilt, rebuilt, rtol=1e-5, atol=1e-5)
 
 
 def test_a_buffer_smaller_than_a_row_still_encodes(standard, monkeypatch):
@@ -140,7 +153,7 @@ def test_a_buffer_smaller_than_a_row_still_encodes(standard, monkeypatch):
 
 
 def test_constant_activations_have_no_explained_variance(standard, tmp_path):
-    encoded, health = features.encode(standard, "s", np.repeat(rows(1), 7, axis=0))
+    encoded, health, _ = features.encode(standard, "s", np.repeat(rows(1), 7, axis=0))
     assert np.isnan(health.explained_variance)
     features.write(tmp_path, "s", encoded, health, "x")
     assert json.loads((tmp_path / "s.json").read_text())["explained_variance"] is None
@@ -148,7 +161,7 @@ def test_constant_activations_have_no_explained_variance(standard, tmp_path):
 
 
 def test_written_is_read_and_bytes_repeat(sae, tmp_path):
-    encoded, health = features.encode(sae, "s", rows())
+    encoded, health, _ = features.encode(sae, "s", rows())
     for folder in ("a", "b"):
         features.write(tmp_path / folder, "s", encoded, health, "the activations")
     for name in ("s.npz", "s.json"):
@@ -202,8 +215,11 @@ def test_pickled_arrays_are_refused(tmp_path, monkeypatch):
 
 def test_missing_features_name_dvc_repro(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for read in (features.read, features.read_health):
-        with pytest.raises(UserError, match=r"artifacts/features/x/s\.(npz|json): not found; `dvc repro` makes it"):
+    for read in (features.read, features.read_health, features.read_reconstruction):
+        with pytest.raises(
+            UserError,
+            match=r"artifacts/features/x/s\.(npz|json|reconstruction.safetensors): not found; `dvc repro` makes it",
+        ):
             read(Path("artifacts/features/x"), "s")
 
 

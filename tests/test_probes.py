@@ -57,6 +57,26 @@ def test_logistic_regression_equals_scikit_learns(n, d, C, kind):
     np.testing.assert_allclose(fit_logistic(X, labels, C), scikit_learns(X, labels, C), atol=1e-4)
 
 
+@pytest.mark.parametrize("C", [1e-4, 0.1, 10.0, 1e4])
+@pytest.mark.parametrize("kind", ["noisy", "separable", "imbalanced"])
+def test_with_more_columns_than_rows_the_gradient_vanishes_too(C, kind):
+    """scikit-learn's own error is larger here, so the oracle is the condition that every optimum meets."""
+    for n, d in ((40, 90), (60, 61), (60, 500)):
+        X, labels = columns_and_labels(n, d, kind)
+        weights, bias = logistic.unscaled(X, labels, [C])[0]
+        wrong = expit(X @ weights + bias) - labels
+        np.testing.assert_allclose(X.T @ wrong + weights / C, 0, atol=1e-5)
+        assert abs(wrong.sum()) < 1e-6
+
+
+def test_copies_of_rows_with_more_columns_than_rows_are_rows():
+    X, labels = columns_and_labels(40, 90, "noisy")
+    rows = np.repeat(np.arange(40), np.arange(40) % 3)
+    (weights, bias), *_ = logistic.unscaled(X[rows], labels[rows], [1.0])
+    expected = scikit_learns(X[rows], labels[rows], 1.0)
+    np.testing.assert_allclose(np.r_[weights, bias], expected, atol=1e-4)
+
+
 def test_the_start_of_a_fit_changes_its_result_by_rounding_alone():
     X, labels = columns_and_labels(100, 20, "noisy")
     cold = fit_logistic(X, labels, 1.0)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from scipy import sparse
 
-from sae_transfer import features, figures, paths, regimes, report, result_files, stability, store
+from sae_transfer import features, figures, paths, report, result_files, stability, store
 from sae_transfer.features import Health
 from sae_transfer.records import UserError
 from sae_transfer.report import About, best_features
@@ -37,8 +37,8 @@ def project(study, tmp_path_factory):
     spread = study.assign(varied="groups", resamples=20, auc_mean=study["auc"], auc_sd=0.01)
     spread = spread[~spread["probe"].isin(["shuffled_labels"])]
     store.write_table(folder / paths.RESULTS / "bootstrap.csv", spread.reindex(columns=stability.COLUMNS))
-    for name, columns in (("bootstrap_features", stability.FEATURE_COLUMNS), ("regimes", regimes.COLUMNS)):
-        store.write_table(folder / paths.RESULTS / f"{name}.csv", pd.DataFrame(columns=columns))
+    for name in result_files.ANALYSES[1:]:
+        store.write_table(folder / paths.RESULTS / f"{name}.csv", pd.DataFrame(columns=["space"]))
     _write_artifacts(folder, study)
     params = {
         "seed": 0,

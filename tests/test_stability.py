@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from planted import QUICK, SHARED, SPURIOUS, layer_domain, sae_domain
-from sae_transfer import probes, stability
+from sae_transfer import metrics, probes, stability
 from sae_transfer.resampling import BootstrapParams, Refit, refit_layer, refit_sae, refitted, samples
 from sae_transfer.stability import HeldOut
 from tables import table as transfer_table
@@ -119,6 +119,16 @@ def test_the_spread_over_samples_is_that_of_fresh_data(varied):
     assert np.median(found) == pytest.approx(expected, rel=0.4)
 
 
+def test_the_numbers_of_a_row_by_hand():
+    train = layer_domain(0, n=60)
+    fitted, refits, n_groups = resampled(train, probes.residual, "layer", params=BootstrapParams(resamples=5))
+    found = stability.spread(fitted, refits, HeldOut(train.X, train.labels), n_groups)[0]
+    areas = [metrics.auc(train.X @ one.probes[0].weights, train.labels) for one in refits]
+    assert found["auc_mean"] == pytest.approx(np.mean(areas))
+    assert found["auc_sd"] == pytest.approx(np.std(areas, ddof=1))
+    assert [found["auc_low"], found["auc_high"]] == pytest.approx(list(np.quantile(areas, [0.025, 0.975])))
+
+
 def test_too_few_groups_give_no_number_but_a_reason():
     train = layer_domain(0, n=40)
     train = replace(train, groups=np.array([f"g{i % 9}" for i in range(40)]))
@@ -156,15 +166,25 @@ def test_a_test_set_of_one_class_has_no_auc():
     assert found["reason"] == "one class"
 
 
+def test_constant_activations_score_chance_on_every_sample():
+    train = replace(layer_domain(0, n=60), X=np.full((60, 4), 1.5))
+    fitted, refits, n_groups = resampled(train, probes.residual, "layer", params=BootstrapParams(resamples=3))
+    found = stability.spread(fitted, refits, HeldOut(train.X, train.labels), n_groups)[0]
+    assert [found[name] for name in ("auc", "auc_mean", "auc_sd", "resamples")] == [0.5, 0.5, 0.0, 3]
+
+
 def test_ranks_and_shares_by_hand():
     rankings = [np.array([3, 1, 2]), np.array([3, 2, 1, 0]), np.array([1]), np.empty(0, dtype=int)]
-    fitted = probes.sparse_1(sae_domain(0), np.array([3, 1]))
+    train = sae_domain(0)
+    one = probes.sparse_n(train, np.array([3]), 1.0, selected=True)
+    fitted = [*probes.sparse_1(train, np.array([3, 1])), one]
     found = pd.DataFrame(stability.selection(fitted, np.array([1, 3]), rankings, 20)).set_index("feature")
     assert found["resamples"].tolist() == [3, 3, 3]
     assert found.index.tolist() == [3, 1, 2]  # mean places 4/3, 2 and 7/3; 0 is among no sample's best two
     assert found["rank"].tolist() == [2, 1, 3]
     assert found["rank_median"].tolist() == [1, 2, 2]
     np.testing.assert_allclose(found["selected_first"], [2 / 3, 1 / 3, 0])
+    np.testing.assert_allclose(found["selected_n"], found["selected_first"])  # N is 1
     np.testing.assert_allclose(found["selected_top_k"], [1, 2 / 3, 2 / 3])
     assert found["reason"].str.startswith("1 of 4 training samples").all()
 

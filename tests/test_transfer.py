@@ -200,6 +200,41 @@ def test_a_row_says_which_probe_it_is_about():
 # from A to B
 
 
+def test_a_probe_without_a_layer_has_no_difference_but_a_reason():
+    test, good, _ = made()
+    found = cell(replace(PROBE, kind="text", family="tfidf"), good, test, None)
+    assert found["auc_low"] < found["auc"] < found["auc_high"]
+    assert np.isnan([found["delta_residual"], found["delta_low"], found["delta_high"]]).all()
+    assert "delta_residual: a space without a layer; layer: a space without a layer" in found["reason"]
+
+
+# the ceiling
+
+
+def of_sizes(*sizes):
+    kinds = [("residual", True), ("mean_difference", True), ("sparse_n", False), ("sparse_n", True)]
+    return {n: [replace(PROBE, kind=kind, selected=selected, n_train=n) for kind, selected in kinds] for n in sizes}
+
+
+@pytest.mark.parametrize(
+    ("b", "n_train", "sizes", "expected"),
+    [
+        ((240,), 240, [240], 240),
+        ((2000, 240), 2000, [240, 2000], 2000),
+        ((2000, 240), 242, [242], 240),  # the largest below
+        ((300, 240), 2000, [240, 2000], 300),
+        ((2000, 240), 242, [240, 242], None),  # 240 of A has them already
+        ((240,), 100, [100], 240),  # B has none as small
+    ],
+)
+def test_the_ceiling_is_bs_own_probes_on_about_as_many_rows(b, n_train, sizes, expected):
+    found = transfer.target_trained(of_sizes(*b), n_train, sizes)
+    assert [probe.n_train for probe in found] == ([] if expected is None else [expected] * 2)
+    assert {probe.kind for probe in found} <= {"target_trained"}
+    assert all(describe(probe)["uses_target"] for probe in found)
+    assert not describe(PROBE)["uses_target"]
+
+
 def test_test_labels_change_nothing_that_was_selected():
     fitted = probes.sae_probes(sae_domain(0, planted={SHARED: (0.1, 0.8)}), 0, QUICK)
     elsewhere = sae_domain(1, planted={SHARED: (0.1, 0.8)})

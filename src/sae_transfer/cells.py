@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-CONTROLS = ("shuffled_labels",)
+CONTROLS = ("shuffled_labels",)  # negative controls: what no signal looks like
+BASELINES = ("pca", "reconstruction", "random_features", "random_sae", "text", "verbal", "target_trained")
+WITH_FAMILY = (*CONTROLS, "random_features", "random_sae", "text", "target_trained")
 PROBE_NAMES = {
     "residual": "residual stream probe",
     "mean_difference": "difference of means",
@@ -16,6 +18,19 @@ PROBE_NAMES = {
     "shuffled_labels_residual": "shuffled labels, residual stream",
     "shuffled_labels_sparse_1": "shuffled labels, 1-sparse",
     "shuffled_labels_sparse_n": "shuffled labels, N-sparse",
+    "pca": "principal components",
+    "reconstruction": "SAE reconstruction",
+    "random_features_sparse_1": "a random SAE feature",
+    "random_features_sparse_n": "N random SAE features",
+    "random_sae_sparse_1": "random SAE, 1-sparse",
+    "random_sae_sparse_n": "random SAE, N-sparse",
+    "text_tfidf": "words of the prompt (TF-IDF)",
+    "text_length": "length of the prompt",
+    "text_overlap": "word overlap of question and context",
+    "verbal": "the model's own words",
+    "target_trained_residual": "trained on the target, residual stream",
+    "target_trained_sparse_1": "trained on the target, 1-sparse",
+    "target_trained_sparse_n": "trained on the target, N-sparse",
 }
 INTERVALS = {"auc": ("auc_low", "auc_high"), "delta_residual": ("delta_low", "delta_high")}
 MINUS = "\N{MINUS SIGN}"
@@ -27,14 +42,19 @@ def name(key: str) -> str:
 
 
 def keyed(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with a column `key`: the kind of probe, for a control with the family that it controls for."""
-    control = table["probe"].isin(CONTROLS)
-    return table.assign(key=table["probe"].where(~control, table["probe"] + "_" + table["family"]))
+    """The table with a column `key`: the kind of probe, with its family where one kind has several."""
+    several = table["probe"].isin(WITH_FAMILY)
+    return table.assign(key=table["probe"].where(~several, table["probe"] + "_" + table["family"]))
+
+
+def without_baselines(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that have a heatmap: SAE probes, the residual stream's, and the negative controls."""
+    return table[~table["probe"].isin(BASELINES)]
 
 
 def full(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows at full size: probes trained on all of A's training rows, on B's test split under whatever template."""
-    largest = table.groupby(["space", "train"])["n_train"].transform("max")
+    """The rows at full size: probes trained on as many rows as there are, on B's test split under whatever template."""
+    largest = table.groupby(["space", "train", "test", "probe"])["n_train"].transform("max")
     return table[(table["condition"] == "test") & (table["n_train"] == largest)]
 
 
@@ -66,6 +86,7 @@ def is_control(key: str) -> bool:
 
 def panels(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """(title, rows) for each SAE, its layer's residual stream beside it; a layer without an SAE stands alone."""
+    table = table[table["layer"].notna()]
     layers = table[table["sae"] == ""]
     found = []
     for layer in table["layer"].unique():

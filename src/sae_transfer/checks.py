@@ -12,11 +12,17 @@ from sae_transfer.probes import ProbeParams
 from sae_transfer.records import UserError, closest
 from sae_transfer.regimes import RegimeParams
 from sae_transfer.resampling import BootstrapParams
+from sae_transfer.stages import inputs
 from sae_transfer.stages.inputs import StudyParams
 from sae_transfer.store import missing
 from sae_transfer.transfer import TransferParams
+from sae_transfer.tuning.sweep import check_sweep
+from sae_transfer.verbal import VerbalParams
 
-SECTIONS = ("seed", "study", "model", "saes", "datasets", "probe", "transfer", "bootstrap", "regimes")
+SECTIONS = (
+    *("seed", "study", "model", "saes", "datasets", "probe", "transfer"),
+    *("bootstrap", "regimes", "verbal", "sweep"),
+)
 
 
 def check_params(params: Mapping[str, Any]) -> None:
@@ -28,10 +34,12 @@ def check_params(params: Mapping[str, Any]) -> None:
     """
     study = check_names(params)
     model = config.section(params, ModelParams, "model")
-    config.section(params, ProbeParams, "probe")
+    inputs.check_overrides(config.section(params, ProbeParams, "probe"), params)
     config.section(params, TransferParams, "transfer")
     config.section(params, BootstrapParams, "bootstrap")
     _check_defined("regimes.datasets", config.section(params, RegimeParams, "regimes").datasets, study.datasets)
+    config.section(params, VerbalParams, "verbal")
+    check_sweep(params)
     for name in study.saes:
         layer = config.section(params, SaeParams, "saes", name).layer
         if layer not in model.layers:

@@ -82,7 +82,7 @@ def score(
     X: Any = activations.residual_stream(model, tokenizer, prompts, chosen, progress)[layer]
     if not space.startswith("layer_"):
         sae = features.load_sae(space, config.section(params, SaeParams, "saes", space))
-        X, _ = features.encode(sae, space, X)
+        X = features.encode(sae, space, X).features
     scores = probe.score(X)
     probabilities = probe.probability(scores)
     return [

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,14 @@ class SaeParams(Params):
         if (self.path is None) == (self.release is None) or (self.release is None) != (self.id is None):
             raise ValueError("give either a path, or a release and an id")
         return self
+
+
+class Encoded(NamedTuple):
+    """What an SAE makes of n rows: CSR [n, d_sae] of float32, its health, its reconstruction [n, d_model] of them."""
+
+    features: sparse.csr_array
+    health: "Health"
+    reconstruction: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ def layer_of(hook: str) -> int | None:
 
 def encode(
     sae: Any, name: str, activations: NDArray[np.float32], progress: Callable[[int], object] = lambda rows: None
-) -> tuple[sparse.csr_array, Health]:
+) -> Encoded:
     """Features of every row, in batches bounded in memory; no dense array for all rows ever exists.
 
     Args:
@@ -134,9 +142,6 @@ def encode(
         name: the SAE's name, for messages.
         activations: [n, d_model].
         progress: called with the number of rows of each finished batch.
-
-    Returns:
-        CSR [n, d_sae] of float32, and the SAE's health on these rows.
 
     Raises:
         UserError: d_model is not the SAE's d_in.
@@ -148,20 +153,24 @@ def encode(
         raise UserError(f"saes.{name}: d_in is {d_in}, but the model's activations have {activations.shape[1]} numbers")
     size = max(1, BATCH_BYTES // (4 * d_sae))
     mean = activations.mean(axis=0, dtype=np.float64)
+    rebuilt = np.empty(activations.shape, dtype=np.float32)
     blocks, missed, spread = [], 0.0, 0.0
     for start in range(0, len(activations), size):
         rows = activations[start : start + size]
         with torch.inference_mode():
             x = torch.from_numpy(np.ascontiguousarray(rows)).to(sae.W_dec.device)
             dense = sae.encode(x)
-            missed += float(((x - sae.decode(dense)).double() ** 2).sum())
+            decoded = sae.decode(dense)
+            missed += float(((x - decoded).double() ** 2).sum())
+            rebuilt[start : start + size] = decoded.float().cpu().numpy()
             blocks.append(_sparse_rows(dense))
         spread += float(((rows - mean) ** 2).sum())
         progress(len(rows))
     features = sparse.csr_array(sparse.vstack(blocks, format="csr"))
     fired = np.bincount(features.indices, minlength=d_sae) > 0
     variance = 1 - missed / spread if spread > 0 else float("nan")
-    return features, Health(d_sae, features.nnz / len(activations), variance, float(1 - fired.mean()))
+    health = Health(d_sae, features.nnz / len(activations), variance, float(1 - fired.mean()))
+    return Encoded(features, health, rebuilt)
 
 
 def directions(sae: Any, feature_ids: NDArray[np.int64]) -> Directions:
@@ -251,6 +260,25 @@ def read(folder: Path, name: str) -> sparse.csr_array:
         raise missing(path) from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise damaged(path, error) from None
+
+
+def write_reconstruction(folder: Path, name: str, reconstruction: NDArray[np.float32]) -> None:
+    """`<name>.reconstruction.safetensors`: the SAE's reconstruction [n, d_model] of the residual stream."""
+    write_arrays(_reconstruction(folder, name), {"reconstruction": reconstruction}, {})
+
+
+def read_reconstruction(folder: Path, name: str) -> NDArray[np.float32]:
+    """What `write_reconstruction` wrote, [n, d_model].
+
+    Raises:
+        UserError: missing, or damaged.
+    """
+    arrays, _ = read_arrays(_reconstruction(folder, name))
+    return arrays["reconstruction"]
+
+
+def _reconstruction(folder: Path, name: str) -> Path:
+    return folder / f"{name}.reconstruction.safetensors"
 
 
 def read_health(folder: Path, name: str) -> Health:

@@ -110,12 +110,57 @@ def unscaled(X: NDArray[Any], labels: NDArray[np.int_], C: Sequence[float]) -> l
 
 
 def _path(X: Floats, labels: NDArray[np.int_], C: Sequence[float]) -> list[Floats]:
-    """`fit_logistic` for each C; where d > n in the n-dimensional row space, which holds every optimum."""
-    basis, columns = None, X
+    """`fit_logistic` for each C; where d > n by the rows' inner products, whose combinations hold every optimum."""
     if X.shape[1] > X.shape[0]:
-        basis, coordinates = linalg.qr(X.T, mode="economic")
-        columns = np.asarray(coordinates.T, dtype=np.float64)
+        gram = np.asarray(X @ X.T, dtype=np.float64)
+        duals = [_dual_newton(gram, labels, c) for c in C]
+        return [np.r_[X.T @ of_row, bias] for of_row, bias in duals]
     fits: list[Floats] = []
     for c in C:
-        fits.append(fit_logistic(columns, labels, c, fits[-1] if fits else None))
-    return fits if basis is None else [np.r_[basis @ w[:-1], w[-1]] for w in fits]
+        fits.append(fit_logistic(X, labels, c, fits[-1] if fits else None))
+    return fits
+
+
+def _dual_newton(gram: Floats, labels: NDArray[np.int_], C: float) -> tuple[Floats, float]:
+    """`fit_logistic` in terms of the rows: weights = X' of_row. A step solves a system of n, whatever d is.
+
+    Newton's method as reweighted kernel ridge regression, the bias free (Rasmussen and Williams, Gaussian Processes
+    for Machine Learning, 2006, section 3.4: its B = 1 + W^(1/2) K W^(1/2) is well conditioned).
+
+    Args:
+        gram: X X' [n, n].
+        labels: [n], 0 or 1.
+        C: inverse strength of the penalty.
+
+    Returns:
+        of_row [n], and the bias.
+    """
+
+    def loss(logit: Floats, of_row: Floats, score: Floats) -> float:
+        return float(C * np.sum(np.logaddexp(0, logit) - labels * logit) + of_row @ score / 2)
+
+    of_row, score, bias = np.zeros(len(gram)), np.zeros(len(gram)), 0.0
+    now = loss(score, of_row, score)
+    for _ in range(100):
+        p = expit(score + bias)
+        root = np.sqrt(np.maximum(C * p * (1 - p), 1e-10))
+        system = gram * root[:, None] * root
+        system.flat[:: len(gram) + 1] += 1
+        target = root * (score + bias) + C * (labels - p) / root
+        factor = linalg.cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
+        solved = root[:, None] * linalg.cho_solve(factor, np.c_[target, root], check_finite=False)
+        new_bias = solved[:, 0].sum() / solved[:, 1].sum()
+        step, bias_step = solved[:, 0] - new_bias * solved[:, 1] - of_row, new_bias - bias
+        score_step = gram @ step
+        decrease = float(C * (labels - p) @ (score_step + bias_step) - score @ step)
+        if decrease < 1e-12 * max(now, 1.0):
+            return of_row + step, float(new_bias)
+        size = 1.0
+        while size > 1e-6:
+            moved = of_row + size * step, score + size * score_step, bias + size * bias_step
+            new = loss(moved[1] + moved[2], moved[0], moved[1])
+            if new <= now - 1e-4 * size * decrease:
+                break
+            size /= 2
+        (of_row, score, bias), now = moved, new
+    return of_row, float(bias)

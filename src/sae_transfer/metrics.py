@@ -58,7 +58,7 @@ def auc(scores: ArrayLike, labels: ArrayLike) -> float:
     return float(above @ (np.cumsum(below) - below / 2) / total) if total else np.nan
 
 
-def weighted_auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> Floats:
+def weighted_auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike, strata: ArrayLike | None = None) -> Floats:
     """The AUC under each of R weightings of the rows, such as bootstrap counts.
 
     With K the matrix of comparisons between answerable and unanswerable rows (1, 1/2 or 0), the AUC under weights w is
@@ -68,6 +68,7 @@ def weighted_auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> Fl
         scores: [n].
         labels: [n], 0 or 1.
         weights: [R, n], not negative.
+        strata: [n], any labels: with them only rows of the same stratum are compared.
 
     Returns:
         [R]; NaN where a weighting leaves only one class.
@@ -77,7 +78,12 @@ def weighted_auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> Fl
     high, low = scores[positive][:, None], scores[~positive]
     comparisons = (high > low) + 0.5 * (high == low)
     above, below = weights[:, positive], weights[:, ~positive]
-    total = above.sum(axis=1) * below.sum(axis=1)
+    if strata is None:
+        total = above.sum(axis=1) * below.sum(axis=1)
+    else:
+        strata = np.asarray(strata)
+        compared = (strata[positive][:, None] == strata[~positive]).astype(np.float64)
+        comparisons, total = comparisons * compared, np.einsum("ij,ij->i", above @ compared, below)
     wins = np.einsum("ij,ij->i", above @ comparisons, below)
     areas: Floats = np.divide(wins, total, out=np.full(len(total), np.nan), where=total > 0)
     return areas

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 # Where the decoder layers of Llama, Qwen and Gemma; GPT-2 and Bloom; BERT and RoBERTa lie inside the base model.
 LAYER_LISTS = ("layers", "h", "encoder.layer")
 
-# Checkpoints with vision keep the text model under these names; alone, its weights have no prefix.
+# Checkpoints with vision keep the text model under these names; alone they have no prefix, with a head "model.".
 TEXT_WEIGHTS = {r"^(?:model\.)?language_model\.(?:model\.)?": ""}
+TEXT_WEIGHTS_WITH_HEAD = {r"^(?:model\.)?language_model\.(?:model\.)?": "model."}
 
 # The poolers of encoders read the residual stream and do not write to it; many checkpoints lack theirs.
 READERS = ("pooler.",)
@@ -64,26 +65,35 @@ def load_model(params: ModelParams) -> tuple["PreTrainedModel", "PreTrainedToken
         UserError: the model is missing, gated or unreachable; a layer lies beyond it; a weight that the residual stream
             passes through is missing, has another shape, or is one that the architecture does not know; no such device.
     """
+    return _load(params, head=False)
+
+
+def load_causal_model(params: ModelParams) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """The whole model with its language modelling head, and its tokenizer. Raises as `load_model`."""
+    return _load(params, head=True)
+
+
+def _load(params: ModelParams, *, head: bool) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     import torch
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
     device = _device(params.device)
     with _explained(params), _quiet():
         source = _source(params)
         tokenizer = AutoTokenizer.from_pretrained(params.name, **source)
-        config, total = _shortened_config(params, source)
-        model, loading = AutoModel.from_pretrained(
+        config, total = _text_config(params, source, shortened=not head)
+        model, loading = (AutoModelForCausalLM if head else AutoModel).from_pretrained(
             params.name,
             config=config,
             dtype=getattr(torch, params.dtype),
             attn_implementation="eager" if config.model_type == "gemma2" else None,  # soft-capping has no sdpa
-            key_mapping=TEXT_WEIGHTS,
+            key_mapping=TEXT_WEIGHTS_WITH_HEAD if head else TEXT_WEIGHTS,
             use_safetensors=True,  # never pickle
             ignore_mismatched_sizes=True,  # reported by _check_weights, in one line
             output_loading_info=True,
             **source,
         )
-    _check_weights(params.name, model, loading, total)
+    _check_weights(params.name, model.base_model if head else model, loading, total)
     return model.eval().to(device), tokenizer
 
 
@@ -139,8 +149,8 @@ def _resolved_revision(params: ModelParams, local_files_only: bool = False) -> s
     return Path(str(path)).parent.name
 
 
-def _shortened_config(params: ModelParams, source: dict[str, Any]) -> tuple["PretrainedConfig", int]:
-    """The text model's config cut after the last wanted layer, and the number of layers before the cut."""
+def _text_config(params: ModelParams, source: dict[str, Any], *, shortened: bool) -> tuple["PretrainedConfig", int]:
+    """The text model's config, cut after the last wanted layer or whole, and the number of layers before the cut."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(params.name, **source).get_text_config()
@@ -149,9 +159,10 @@ def _shortened_config(params: ModelParams, source: dict[str, Any]) -> tuple["Pre
         raise UserError(
             f"layer {wanted - 1}: model {params.name} has {total} layers, 0 to {total - 1}; correct model.layers"
         )
-    config.num_hidden_layers = wanted  # GPT-2's config maps it to n_layer
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:wanted]
+    if shortened:
+        config.num_hidden_layers = wanted  # GPT-2's config maps it to n_layer
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:wanted]
     config.use_cache = False
     return config, total
 

@@ -12,5 +12,6 @@ BOOTSTRAP = Path("artifacts/bootstrap")
 RESULTS = Path("results")
 TRANSFER = RESULTS / "transfer"
 BOOTSTRAP_TABLES = RESULTS / "bootstrap"
+LENGTH = RESULTS / "length.csv"
 REPORT = Path("report")
 FIGURES = REPORT / "figures"

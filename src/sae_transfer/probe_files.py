@@ -10,11 +10,11 @@ from sae_transfer.probes import Probe
 from sae_transfer.records import UserError
 from sae_transfer.store import read_arrays, read_json, write_arrays, write_json
 
-ARRAYS = ("weights", "feature_ids")
+ARRAYS = ("weights", "feature_ids", "encoder")
 
 
 def write(folder: Path, probes: list[Probe]) -> None:
-    """`probes.json` (one object a probe, in order) and `probes.safetensors` (`<position>.weights`, `.feature_ids`)."""
+    """`probes.json` (one object a probe, in order) and `probes.safetensors` (`<position>.weights`, other arrays)."""
     arrays: dict[str, np.ndarray] = {}
     about: list[dict[str, Any]] = []
     for i, probe in enumerate(probes):
@@ -43,4 +43,5 @@ def read(folder: Path) -> list[Probe]:
 
 def _probe(about: dict[str, Any], arrays: dict[str, np.ndarray], i: int) -> Probe:
     fields: dict[str, Any] = {key: np.nan if value is None else value for key, value in about.items()}
-    return Probe(**fields, weights=arrays[f"{i}.weights"], feature_ids=arrays.get(f"{i}.feature_ids"))
+    fields |= {name: arrays.get(f"{i}.{name}") for name in ARRAYS[1:]}
+    return Probe(**fields, weights=arrays[f"{i}.weights"])

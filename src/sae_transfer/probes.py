@@ -105,11 +105,14 @@ class Probe:
     `feature_ids` is None for a probe on every column. Scaling is folded into the weights. `slope` and `offset` are 1
     and 0 where the score is a logit already. `rank` is the place of a 1-sparse probe's feature on A, `repeat` counts
     the repeats of a control, `selected` marks the rank or N that the training data chose. `cv_auc` is the mean
-    out-of-fold AUC on A of the whole procedure behind this probe, NaN where it was not run.
+    out-of-fold AUC on A of the whole procedure behind this probe, NaN where it was not run. `reads` names the matrix
+    that X is: the space's own rows, the residual stream, an SAE's reconstruction of it, or what a text probe reads. A
+    probe with an `encoder` [d_model + 1, k], whose last row is the bias, scores relu(X @ encoder[:-1] + encoder[-1])
+    instead of X: the features of a random SAE. `n_components` counts the components of a probe on principal components.
     """
 
     kind: str
-    family: Literal["residual", "sparse_1", "sparse_n"]
+    family: Literal["residual", "sparse_1", "sparse_n", "tfidf", "length", "overlap", "verbal"]
     weights: Floats
     bias: float
     feature_ids: Ints | None = None
@@ -123,9 +126,19 @@ class Probe:
     offset: float = 0.0
     cv_auc: float = np.nan
     n_train: int = 0
+    reads: str = "space"
+    n_components: int = 0
+    encoder: NDArray[np.float32] | None = None
+
+    @property
+    def n_features(self) -> int:
+        """How many features it uses: 0 for a dense probe, the number of components for one on principal components."""
+        return self.n_components if self.feature_ids is None and self.encoder is None else len(self.weights)
 
     def score(self, X: Matrix) -> Floats:
         """[n] scores of X [n, d]; they rise with answerability."""
+        if self.encoder is not None:
+            X = np.maximum(np.asarray(X, dtype=np.float64) @ self.encoder[:-1] + self.encoder[-1], 0.0)
         columns = X if self.feature_ids is None else X[:, self.feature_ids]
         return np.asarray(columns @ self.weights, dtype=np.float64) + self.bias
 
@@ -142,10 +155,10 @@ def residual(train: Training, seed: int, params: ProbeParams) -> list[Probe]:
     """The residual stream probe: standardised L2 logistic regression, C by cross-validation (ties: the smaller C)."""
     grid = sorted(params.C)
     areas = [
-        [auc(_linear(test.X, fit), test.labels) for fit in standardised(rest.X, rest.labels, grid)]
+        [auc(linear(test.X, fit), test.labels) for fit in standardised(rest.X, rest.labels, grid)]
         for rest, test in train.folded(params.n_folds, seed)
     ]
-    C = grid[int(np.argmax(_mean_over_folds(areas)))]
+    C = grid[int(np.argmax(mean_over_folds(areas)))]
     weights, bias = standardised(train.X, train.labels, [C])[0]
     return [Probe("residual", "residual", weights, bias, C=C, scaling="standard")]
 
@@ -156,7 +169,7 @@ def mean_difference(train: Training, seed: int, params: ProbeParams) -> list[Pro
     Its score is no logit: slope and offset come from a logistic regression of one variable on out-of-fold scores.
     """
     held_out = [
-        (_linear(test.X, _mean_direction(rest)), test.labels) for rest, test in train.folded(params.n_folds, seed)
+        (linear(test.X, _mean_direction(rest)), test.labels) for rest, test in train.folded(params.n_folds, seed)
     ]
     scores, labels = (np.concatenate(parts) for parts in zip(*held_out, strict=True))
     slope, offset = rms_scaled(scores[:, None], labels, [1.0])[0]
@@ -185,7 +198,7 @@ def sparse_probes(train: Training, seed: int, params: ProbeParams) -> list[Probe
         raise UserError(f"no feature fires on {MIN_ROWS} of {len(train)} training rows; is this SAE the model's?")
     best = ranking.feature_ids
     grid, sizes = sorted(params.C), [n for n in sorted(params.N) if n <= len(best)] or [len(best)]
-    areas = _mean_over_folds(
+    areas = mean_over_folds(
         [_areas(rest, test, seed, params, sizes, grid) for rest, test in train.folded(params.n_folds, seed)]
     )
     selected = int(np.argmax(areas.max(axis=1)))
@@ -240,12 +253,11 @@ def _areas(
     X, unseen = _dense(rest.X, best), _dense(test.X, best)
     fit_scaled = SCALED[params.scaling]
     return [
-        [auc(_linear(unseen[:, :n], fit), test.labels) for fit in fit_scaled(X[:, :n], rest.labels, grid)]
-        for n in sizes
+        [auc(linear(unseen[:, :n], fit), test.labels) for fit in fit_scaled(X[:, :n], rest.labels, grid)] for n in sizes
     ]
 
 
-def _mean_over_folds(areas: Any) -> Floats:
+def mean_over_folds(areas: Any) -> Floats:
     """Means over the first axis, rounded so that the order of a sum's terms never breaks a tie."""
     means: Floats = np.round(np.mean(areas, axis=0, dtype=np.float64), 12)
     return means
@@ -305,8 +317,7 @@ def cross_validate(method: Method, train: Training, seed: int, params: ProbePara
 
 
 def _key(probe: Probe, *, selected: bool) -> Key:
-    n_features = 0 if probe.feature_ids is None else len(probe.feature_ids)
-    return (probe.kind, "selected", 0, 0) if selected else (probe.kind, "", probe.rank, n_features)
+    return (probe.kind, "selected", 0, 0) if selected else (probe.kind, "", probe.rank, probe.n_features)
 
 
 def layer_probes(train: Training, seed: int, params: ProbeParams) -> list[Probe]:
@@ -323,7 +334,8 @@ def sae_probes(train: Training, seed: int, params: ProbeParams) -> list[Probe]:
     return probes + shuffled_sparse(train, seed, params, len(chosen.weights), chosen.C)
 
 
-def _linear(X: Matrix, fit: tuple[Floats, float]) -> Floats:
+def linear(X: Matrix, fit: tuple[Floats, float]) -> Floats:
+    """[n] scores of X under the (weights, bias) of a fit."""
     weights, bias = fit
     return np.asarray(X @ weights, dtype=np.float64) + bias
 

@@ -9,7 +9,7 @@ from sae_transfer.store import damaged, missing
 from sae_transfer.transfer import COLUMNS
 
 # Tables of the analyses, by the name of their file under results/, in the order in which the report tells them.
-ANALYSES = ("bootstrap", "bootstrap_features", "regimes")
+ANALYSES = ("bootstrap", "bootstrap_features", "length", "regimes")
 WORDS = ("sae", "scaling", "ranking", "reason")  # text that may be missing in every row
 LISTS = ("feature_ids", "oracle_feature_ids")  # "17" is a list of one feature, and no number
 

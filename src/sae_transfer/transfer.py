@@ -1,6 +1,6 @@
 """The transfer table: what a probe trained on A is worth on B, with intervals. Pure functions on arrays."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,12 +15,15 @@ from sae_transfer.records import generator
 
 Floats = NDArray[np.float64]
 
+# One row a (space, A, B, probe). `uses_target` marks what is trained on B's training split. A missing value is NaN, and
+# `reason` says why; the spaces `text` and `verbal` have no layer, hence no residual probe to take a difference to.
 COLUMNS = (
     "model layer space sae train test in_domain train_variation test_variation condition probe family rank "
-    "n_features selected feature_ids scaling ranking C n_train n_test n_groups auc auc_low auc_high "
+    "n_features selected uses_target feature_ids scaling ranking C n_train n_test n_groups auc auc_low auc_high "
     "auc_train_sd accuracy accuracy_low accuracy_high balanced_accuracy f1 brier tpr_at_fpr_1 tpr_at_fpr_5 "
     "cv_auc delta_residual delta_low delta_high reason"
 ).split()
+NO_LAYER = "a space without a layer"
 
 
 class TransferParams(Params):
@@ -68,14 +71,14 @@ def reference(scores: Floats, test: TestSet) -> Reference:
     return Reference(metrics.auc(scores, test.labels), resampled)
 
 
-def cell(probe: Probe, scores: Floats, test: TestSet, residual: Reference) -> dict[str, Any]:
+def cell(probe: Probe, scores: Floats, test: TestSet, residual: Reference | None) -> dict[str, Any]:
     """The numbers of one row of the transfer table.
 
     Args:
         probe: the probe that gave the scores.
         scores: [n], of B's test rows.
         test: those rows.
-        residual: what to take the paired difference to.
+        residual: what to take the paired difference to; None where there is no layer beside the probe.
 
     Returns:
         Values by column; `reason` says of each missing one why it is missing.
@@ -85,9 +88,11 @@ def cell(probe: Probe, scores: Floats, test: TestSet, residual: Reference) -> di
     area = metrics.interval(own.auc, own.resampled, test.effective_groups)
     resampled = metrics.weighted_accuracy(p, test.labels, test.weights)
     share = metrics.interval(points["accuracy"], resampled, test.n_groups)
-    delta = metrics.difference_interval(own.auc, residual.auc, own.resampled, residual.resampled, test.effective_groups)
-    if probe.kind == "residual":
-        delta = Estimate(np.nan, np.nan, np.nan, "the residual probe itself")
+    if residual is None or probe.kind == "residual":
+        delta = Estimate(np.nan, np.nan, np.nan, "the residual probe itself" if residual else NO_LAYER)
+    else:
+        both = own.resampled, residual.resampled
+        delta = metrics.difference_interval(own.auc, residual.auc, *both, test.effective_groups)
     return points | {
         "auc_low": area.low,
         "auc_high": area.high,
@@ -104,11 +109,12 @@ def cell(probe: Probe, scores: Floats, test: TestSet, residual: Reference) -> di
             C="no penalty" if np.isnan(probe.C) else "",
             cv_auc="no fold trained this probe" if np.isnan(probe.cv_auc) else "",
             delta_residual=delta.reason,
+            layer="" if residual else NO_LAYER,
         ),
     }
 
 
-def _points(probe: Probe, scores: Floats, test: TestSet, residual: Reference) -> dict[str, Any]:
+def _points(probe: Probe, scores: Floats, test: TestSet, residual: Reference | None) -> dict[str, Any]:
     """The numbers of a row that need no resampling."""
     p, area = probe.probability(scores), metrics.auc(scores, test.labels)
     return {
@@ -118,11 +124,13 @@ def _points(probe: Probe, scores: Floats, test: TestSet, residual: Reference) ->
         "tpr_at_fpr_1": metrics.detection_rate(scores, test.labels, 0.01),
         "tpr_at_fpr_5": metrics.detection_rate(scores, test.labels, 0.05),
         "cv_auc": probe.cv_auc,
-        "delta_residual": area - residual.auc,
+        "delta_residual": area - residual.auc if residual else np.nan,
     }
 
 
-def repeated_cell(probes: list[Probe], scores: list[Floats], test: TestSet, residual: Reference) -> dict[str, Any]:
+def repeated_cell(
+    probes: list[Probe], scores: list[Floats], test: TestSet, residual: Reference | None
+) -> dict[str, Any]:
     """One row for the repeats of a control: means over the repeats, and Student's interval of each mean.
 
     Args:
@@ -137,7 +145,31 @@ def repeated_cell(probes: list[Probe], scores: list[Floats], test: TestSet, resi
         over = metrics.mean_interval([one[value] for one in singles])
         result |= {f"{name}_low": over.low, f"{name}_high": over.high}
     result["auc_train_sd"] = float(np.std([one["auc"] for one in singles], ddof=1))
-    return {**result, "reason": _reasons(cv_auc="a control with labels of its own")}
+    own_labels = probes[0].kind == "shuffled_labels"
+    reason = "a control with labels of its own" if own_labels else "no fold trained this control"
+    return {**result, "reason": _reasons(cv_auc=reason)}
+
+
+CEILINGS = ("residual", "sparse_1", "sparse_n")
+
+
+def target_trained(fitted: dict[int, list[Probe]], n_train: int, sizes: list[int]) -> list[Probe]:
+    """The ceiling on B for a probe on `n_train` rows of A: the same kinds of probe, trained on B's training split.
+
+    Args:
+        fitted: B's probes by the number of rows that they were trained on.
+        n_train: A's number of rows; B's probes on as many are taken, or on the largest number below that there is.
+        sizes: every number of rows that A is trained on; the smallest one that gets the same probes of B keeps them.
+    """
+    closest = _largest(fitted, n_train)
+    if next(size for size in sizes if _largest(fitted, size) == closest) != n_train:
+        return []
+    own = [probe for probe in fitted[closest] if probe.kind in CEILINGS and probe.selected]
+    return [replace(probe, kind="target_trained") for probe in own]
+
+
+def _largest(fitted: dict[int, list[Probe]], n_train: int) -> int:
+    return max((size for size in fitted if size <= n_train), default=min(fitted))
 
 
 def _reasons(**missing: str) -> str:
@@ -151,8 +183,9 @@ def describe(probe: Probe) -> dict[str, Any]:
         "probe": probe.kind,
         "family": probe.family,
         "rank": probe.rank,
-        "n_features": len(ids),
+        "n_features": probe.n_features,
         "selected": probe.selected,
+        "uses_target": probe.kind == "target_trained",
         "feature_ids": " ".join(map(str, ids)),
         "scaling": probe.scaling,
         "ranking": probe.ranking,

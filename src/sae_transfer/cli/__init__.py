@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from sae_transfer.cli import compare, data, score, study
+from sae_transfer.cli import compare, data, score, study, sweep
 from sae_transfer.records import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -13,6 +13,8 @@ app.command()(study.prune)
 app.command()(study.summary)
 app.command()(compare.compare)
 app.command()(score.score)
+app.command()(sweep.sweep)
+app.command()(sweep.dashboard)
 
 data_app = typer.Typer(no_args_is_help=True, help="Datasets under data/.")
 data_app.command()(data.generate)

@@ -32,6 +32,7 @@ def prune(
 def _leftovers(params: Mapping[str, Any]) -> list[Path]:
     from sae_transfer.checks import check_names
     from sae_transfer.models import ModelParams
+    from sae_transfer.stages import inputs
 
     study = check_names(params)  # a mistyped name must not delete the outputs of the name that was meant
     layers = config.section(params, ModelParams, "model").layers
@@ -43,10 +44,10 @@ def _leftovers(params: Mapping[str, Any]) -> list[Path]:
         paths.FEATURES: datasets,
         paths.DIRECTIONS: set(study.saes),
         paths.PROBES: spaces,
-        paths.SCORES: spaces,
-        paths.TRANSFER: spaces,
         paths.BOOTSTRAP: spaces,
         paths.BOOTSTRAP_TABLES: spaces | {f"{sae}_features" for sae in study.saes},
+        paths.SCORES: {*spaces, *inputs.WITHOUT_LAYER},
+        paths.TRANSFER: {*spaces, *inputs.WITHOUT_LAYER},
     } | {paths.PROBES / space: datasets for space in spaces}
     return [path for folder, names in named.items() for path in _others(folder, names)]
 

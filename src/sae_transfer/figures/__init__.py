@@ -45,7 +45,8 @@ __all__ = [
 
 
 def draw(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    """Every figure of a study with its file name."""
+    """Every figure of a study with its file name; baselines have their numbers in the table alone."""
+    table = cells.without_baselines(table)
     for space, key in cells.kinds(table):
         yield f"heatmap_{space}_{key}", heatmap(table, space, key)
         if key != "residual" and not cells.is_control(key):

@@ -67,6 +67,7 @@ def page(
         name: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode() for name, svg in svgs.items()
     }
     numbers, told = summary(table), sections(analyses or {})
+    shown = cells.without_baselines(table)
     return environment.get_template("report.html").render(
         about=about,
         contents=_contents(told),
@@ -75,8 +76,8 @@ def page(
         findings=findings(table),
         datasets=_datasets(table),
         names=cells.datasets(table),
-        heats=list(heatmaps(table, "auc")),
-        differences=list(heatmaps(table, "delta_residual")),
+        heats=list(heatmaps(shown, "auc")),
+        differences=list(heatmaps(shown, "delta_residual")),
         features=[listed(table, sae, about.behaviour.get(sae, Behaviour())) for sae in table["sae"].unique() if sae],
         numbers={s: {k: v for k, v in kinds.items() if not cells.is_control(k)} for s, kinds in numbers.items()},
         controls={s: {k: v for k, v in kinds.items() if cells.is_control(k)} for s, kinds in numbers.items()},

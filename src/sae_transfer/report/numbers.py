@@ -62,7 +62,7 @@ def _plain(number: float) -> float | int | None:
 
 def findings(table: pd.DataFrame) -> list[str]:
     """What the numbers say, in sentences."""
-    rows = cells.headline(table)
+    rows = cells.headline(cells.without_baselines(table))
     kinds = [key for key in rows["key"].unique() if not cells.is_control(key)]
     told = [_finding(key, rows[rows["key"] == key]) for key in kinds]
     control = rows[rows["probe"] == "shuffled_labels"]

@@ -15,6 +15,8 @@ from sae_transfer.stability import HeldOut, by_column
 from sae_transfer.stages import inputs, run
 from sae_transfer.stages.inputs import StudyParams
 
+SMALL = 1024  # rows or columns
+
 Rows = list[dict[str, Any]]
 
 
@@ -39,7 +41,8 @@ def bootstrap(space: str) -> None:
     study = config.section(params, StudyParams, "study")
     layer = inputs.layer_of(space, params)
     data = {name: _data(space, name) for name in study.datasets}
-    with threadpool_limits(1):  # what is fitted on one sample is too small for several BLAS threads
+    largest = max(min(one.train.X.shape) for one in data.values())
+    with threadpool_limits(1 if largest <= SMALL else None):  # as in fit
         found = {name: _resampled(space, name, data, params) for name in study.datasets}
     about = {"space": space, "layer": layer, "sae": "" if space.startswith("layer_") else space}
     areas = pd.DataFrame([about | row for one in found.values() for row in one.areas])

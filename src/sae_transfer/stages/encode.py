@@ -17,12 +17,13 @@ def encode(dataset: str) -> None:
     for name in params["study"]["saes"]:
         chosen = config.section(params, SaeParams, "saes", name)
         rows = activations.read(folder, chosen.layer)
-        store.check_room(paths.FEATURES, len(rows) * USUAL_L0 * ENTRY)
+        store.check_room(paths.FEATURES, len(rows) * USUAL_L0 * ENTRY + rows.nbytes)
         sae = features.load_sae(name, chosen)
         with tqdm(total=len(rows), desc=f"{dataset} {name}", unit="rows") as bar:
-            encoded, health = features.encode(sae, name, rows, bar.update)
+            encoded, health, reconstruction = features.encode(sae, name, rows, bar.update)
         digest = hashlib.sha256(rows.tobytes()).hexdigest()
         features.write(paths.FEATURES / dataset, name, encoded, health, digest)
+        features.write_reconstruction(paths.FEATURES / dataset, name, reconstruction)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sae_transfer import activations, config, features, paths, store
+from sae_transfer import activations, config, features, paths, splits, store
 from sae_transfer.config import Params
 from sae_transfer.features import SaeParams
 from sae_transfer.probes import Matrix, Probe, ProbeParams, Training
 from sae_transfer.records import UserError, closest
+
+WITHOUT_LAYER = ("text", "verbal")
 
 
 class StudyParams(Params):
@@ -55,9 +57,30 @@ def check_overrides(probe: ProbeParams, params: Mapping[str, Any]) -> None:
                 raise UserError(f"params.yaml: {where}.{others[0]}: the probes of a layer have C alone; delete it")
 
 
+def spaces(params: Mapping[str, Any]) -> list[str]:
+    """Every space of the transfer table: the layers, the SAEs, then those without a layer."""
+    return [*(f"layer_{layer}" for layer in params["model"]["layers"]), *params["study"]["saes"], *WITHOUT_LAYER]
+
+
 def prompt_table(dataset: str) -> pd.DataFrame:
     """artifacts/prompts/<dataset>.parquet, one row a prompt; its order is that of activations and features."""
     return store.read_table(paths.PROMPTS / f"{dataset}.parquet")
+
+
+def training_rows(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """[n], True for the rows that probes are trained on: the training split under the dataset's own template."""
+    wanted: NDArray[np.bool_] = (
+        (table["split"] == "train") & (table["variation"] == table["variation"].iloc[0])
+    ).to_numpy()
+    return wanted
+
+
+def matched_sizes(labels: NDArray[np.int_], params: ProbeParams) -> list[NDArray[np.int64]]:
+    """The training rows at each size that is trained on: all of them, and the matched number where there are more."""
+    sizes = [np.arange(len(labels))]
+    if params.matched_n_train < len(labels):
+        sizes.append(splits.subset(labels, params.matched_n_train))
+    return sizes
 
 
 def prompt_ids(table: pd.DataFrame) -> list[str]:
