@@ -37,7 +37,8 @@ TESTS = (("passages", "default"), ("passages", "terse"), ("people", "default"))
 SPACES = (LAYER, SAE)
 EVERY_SPACE = (*SPACES, "text", "verbal")
 # The stages that look at all datasets and spaces at once.
-ONCE = ("text", "verbal", "length", "regimes", "join", "report")
+ANALYSES = ("similarity", "variations", "calibration", "saes")
+ONCE = ("text", "verbal", "length", "regimes", "join", *ANALYSES, "report")
 SCORED = ["train", "test", "test_variation", "condition", "n_train", "probe", "family", "rank", "n_features"]
 REPEATED = ("shuffled_labels", "random_features", "random_sae")
 # A proxy that is not there: nothing below may need a network.
@@ -506,7 +507,7 @@ def test_a_third_dataset_runs_its_own_stages_and_the_comparisons(fresh):
     own = {f"{stage}@snippets" for stage in ("prepare", "extract", "encode")}
     own |= {"fit_layer@3-snippets", f"fit_sae@{SAE}-snippets"}
     compared = {f"{stage}_{space}" for stage in ("transfer", "bootstrap") for space in ("layer@3", f"sae@{SAE}")}
-    assert _changed(fresh) == own | compared | set(ONCE)
+    assert _changed(fresh) == own | compared | {"directions", *ONCE}
 
 
 def test_regimes_are_measured_where_params_name_a_training_set(project, fresh):
@@ -528,7 +529,7 @@ def test_regimes_are_measured_where_params_name_a_training_set(project, fresh):
 
 def test_other_resamples_train_nothing_again(fresh):
     fresh.edit(lambda params: params["transfer"].update(resamples=100))
-    assert _changed(fresh) == {"transfer_layer@3", f"transfer_sae@{SAE}", "text", "verbal", "length"}
+    assert _changed(fresh) == {"transfer_layer@3", f"transfer_sae@{SAE}", "text", "verbal", "length", *ANALYSES[1:]}
 
 
 # What a person gets wrong. Each gives exit code 2, one line that begins with "error: ", and changes no earlier result.

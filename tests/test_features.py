@@ -65,6 +65,26 @@ def rows(n=37, seed=0):
     return (np.random.default_rng(seed).standard_normal((n, D_IN)) * 2 + 1).astype(np.float32)
 
 
+@pytest.fixture(params=["none", "topk", "gated"])
+def raw_sae(request):
+    """SAEs that do not normalise the stream, two of which scale encoder or decoder beyond the matrices."""
+    import sae_lens as sl
+
+    torch.manual_seed(0)
+    size = {"d_in": D_IN, "d_sae": D_SAE}
+    sae = {
+        "none": lambda: sl.StandardSAE(sl.StandardSAEConfig(**size)),
+        "topk": lambda: sl.TopKSAE(sl.TopKSAEConfig(**size, k=20, rescale_acts_by_decoder_norm=True)),
+        "gated": lambda: sl.GatedSAE(sl.GatedSAEConfig(**size)),
+    }[request.param]()
+    with torch.no_grad():
+        sae.W_dec.mul_(torch.rand(D_SAE, 1) + 0.5)
+        sae.b_dec.normal_()
+        if request.param == "gated":
+            sae.r_mag.normal_()
+    return sae
+
+
 def one_by_one(sae, activations):
     with torch.inference_mode():
         encoded = [sae.encode(torch.from_numpy(row[None].copy())) for row in activations]
@@ -308,3 +328,51 @@ def test_an_unknown_release_or_id_is_named():
 def test_an_sae_has_one_source(source):
     with pytest.raises(UserError, match=r"saes\.s = .*: give either a path, or a release and an id$"):
         parse(SaeParams, {"layer": 2} | source, "saes.s")
+
+
+def test_decoder_directions_are_what_a_unit_of_activation_adds(raw_sae):
+    ids = np.array([3, 10, 60])
+    with torch.inference_mode():
+        nothing = raw_sae.decode(torch.zeros(1, D_SAE))
+        added = raw_sae.decode(torch.eye(D_SAE)[ids]) - nothing
+    np.testing.assert_allclose(features.directions(raw_sae, ids).decoder, added.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_encoder_directions_are_the_gradients_of_active_features(raw_sae):
+    found = features.directions(raw_sae, np.arange(D_SAE))
+    x = torch.from_numpy(rows(1)).requires_grad_()
+    activations = raw_sae.encode(x)[0]
+    active = np.flatnonzero(activations.detach().numpy())
+    assert len(active) > 5
+    for i in active:
+        gradient = torch.autograd.grad(activations[i], x, retain_graph=True)[0][0]
+        np.testing.assert_allclose(found.encoder[i], gradient.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_layer_norm_is_folded_into_the_encoder_directions(folders):
+    sae = load_sae("layer_norm", SaeParams(layer=LAYER, path=folders / "layer_norm"))
+    found = features.directions(sae, np.arange(D_SAE))
+    X = rows(4)
+    with torch.inference_mode():
+        before = (sae.process_sae_in(torch.from_numpy(X)) + sae.b_dec) @ sae.W_enc
+    deviation = X.std(axis=1, ddof=1, keepdims=True)
+    np.testing.assert_allclose(X @ found.encoder.T, before.numpy() * deviation, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found.encoder.sum(axis=1), 0, atol=1e-5)
+
+
+def test_directions_survive_the_disk_with_their_objective(folders, tmp_path):
+    sae = load_sae("batchtopk", SaeParams(layer=LAYER, path=folders / "batchtopk"))
+    found = features.directions(sae, np.array([1, 5]))
+    features.write_directions(tmp_path / "s.safetensors", found)
+    again = features.read_directions(tmp_path / "s.safetensors")
+    assert again.objective == "batchtopk"  # although such an SAE is saved as a JumpReLU
+    assert again.encoder.shape == again.decoder.shape == (2, D_IN)
+    np.testing.assert_array_equal(again.feature_ids, [1, 5])
+    np.testing.assert_array_equal(again.decoder, found.decoder)
+    (tmp_path / "s.safetensors").write_bytes(b"no")
+    with pytest.raises(UserError, match="damaged"):
+        features.read_directions(tmp_path / "s.safetensors")
+
+
+def test_an_sae_without_a_feature_that_fires_has_no_directions(standard):
+    assert features.directions(standard, np.zeros(0, dtype=np.int64)).decoder.shape == (0, D_IN)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sae_transfer.records import UserError
-from sae_transfer.saes import SaeParams, as_trained, layer_of, load_sae
+from sae_transfer.saes import SaeParams, as_trained, centres, layer_of, load_sae
 from sae_transfer.store import damaged, missing, read_arrays, read_json, replacing, write_arrays, write_json
 
 __all__ = ["Health", "SaeParams", "encode", "layer_of", "load_sae", "read", "read_health", "write"]
@@ -41,6 +41,20 @@ class Health:
     l0: float
     explained_variance: float
     dead: float
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Where an SAE's features lie in the residual stream: `feature_ids` [m], `encoder` and `decoder` [m, d_model].
+
+    Feature i reads `encoder[i]` from the stream (before bias and threshold) and adds `decoder[i]` times its activation
+    to the reconstruction. `objective` is what the SAE was trained with (batchtopk, jumprelu, ...).
+    """
+
+    feature_ids: NDArray[np.int64]
+    encoder: NDArray[np.float32]
+    decoder: NDArray[np.float32]
+    objective: str
 
 
 def encode(
@@ -83,6 +97,56 @@ def encode(
     variance = 1 - missed / spread if spread > 0 else float("nan")
     health = Health(d_sae, features.nnz / len(activations), variance, float(1 - fired.mean()))
     return Encoded(features, health, rebuilt)
+
+
+def directions(sae: Any, feature_ids: NDArray[np.int64]) -> Directions:
+    """The directions of some features in the coordinates of the raw residual stream.
+
+    What SAELens does beside the two matrices is folded in: a gated SAE's magnitude scale; the decoder norm that a TopK
+    SAE moves from decoder to activation; layer_norm's or TransformerLens' centring over d_model, which takes an encoder's mean away. The
+    length by which layer_norm and constant_norm_rescale divide is a row's own and left out: it changes no direction.
+
+    Args:
+        sae: what `load_sae` gave.
+        feature_ids: [m].
+    """
+    import torch
+
+    with torch.inference_mode():
+        chosen = torch.from_numpy(feature_ids).to(sae.W_dec.device)
+        encoder, decoder = sae.W_enc[:, chosen].T.float(), sae.W_dec[chosen].float()
+        if hasattr(sae, "r_mag"):
+            encoder = encoder * sae.r_mag[chosen].exp()[:, None]
+        if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+            norm = decoder.norm(dim=1, keepdim=True)
+            encoder, decoder = encoder * norm, decoder / norm
+        if sae.cfg.normalize_activations == "layer_norm" or centres(sae):
+            encoder = encoder - encoder.mean(dim=1, keepdim=True)
+    objective = sae.cfg.metadata.training_architecture or sae.cfg.architecture()
+    return Directions(feature_ids, encoder.cpu().numpy(), decoder.cpu().numpy(), str(objective))
+
+
+def write_directions(path: Path, found: Directions) -> None:
+    """`feature_ids`, `encoder` and `decoder` as safetensors; the objective is in its metadata."""
+    arrays: dict[str, NDArray[Any]] = {
+        "feature_ids": found.feature_ids,
+        "encoder": found.encoder,
+        "decoder": found.decoder,
+    }
+    write_arrays(path, arrays, {"objective": found.objective})
+
+
+def read_directions(path: Path) -> Directions:
+    """The directions that `write_directions` wrote.
+
+    Raises:
+        UserError: missing, or damaged.
+    """
+    arrays, about = read_arrays(path)
+    try:
+        return Directions(arrays["feature_ids"], arrays["encoder"], arrays["decoder"], about["objective"])
+    except KeyError as error:
+        raise damaged(path, error) from None
 
 
 def _sparse_rows(dense: Any) -> sparse.csr_array:

@@ -5,6 +5,7 @@ from pathlib import Path
 PROMPTS = Path("artifacts/prompts")
 ACTIVATIONS = Path("artifacts/activations")
 FEATURES = Path("artifacts/features")
+DIRECTIONS = Path("artifacts/directions")
 PROBES = Path("artifacts/probes")
 SCORES = Path("artifacts/scores")
 BOOTSTRAP = Path("artifacts/bootstrap")

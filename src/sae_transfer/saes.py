@@ -183,6 +183,11 @@ def layer_of(hook: str) -> int | None:
     return int(match[1]) - match[2].endswith("pre")
 
 
+def centres(sae: Any) -> bool:
+    """Whether the SAE expects rows whose mean over d_model is 0."""
+    return bool((sae.cfg.metadata.model_from_pretrained_kwargs or {}).get("center_writing_weights"))
+
+
 def as_trained(sae: Any, activations: NDArray[np.float32]) -> NDArray[np.float32]:
     """The residual stream [n, d_model] as the SAE knows it.
 
@@ -190,7 +195,7 @@ def as_trained(sae: Any, activations: NDArray[np.float32]) -> NDArray[np.float32
     SAE that was trained with it (gpt2-small-res-jb) expects every row's mean to be 0. GPT-2 itself cannot tell: each
     layer's norm takes the mean away.
     """
-    if not (sae.cfg.metadata.model_from_pretrained_kwargs or {}).get("center_writing_weights"):
+    if not centres(sae):
         return activations
     centred: NDArray[np.float32] = activations - activations.mean(axis=1, keepdims=True)
     return centred

@@ -46,6 +46,7 @@ def _leftovers(params: Mapping[str, Any]) -> list[Path]:
         paths.PROMPTS: defined,
         paths.ACTIVATIONS: datasets,
         paths.FEATURES: datasets,
+        paths.DIRECTIONS: set(study.saes),
         paths.PROBES: spaces,
         paths.BOOTSTRAP: spaces,
         paths.BOOTSTRAP_TABLES: spaces | {f"{sae}_features" for sae in study.saes},

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sae_transfer import activations, config, features, paths, splits, store
 from sae_transfer.config import Params
 from sae_transfer.features import SaeParams
-from sae_transfer.probes import Matrix, ProbeParams
+from sae_transfer.probes import Matrix, Probe, ProbeParams, Training
 from sae_transfer.records import UserError, closest
 
 WITHOUT_LAYER = ("text", "verbal")
@@ -112,3 +112,28 @@ def split_rows(space: str, dataset: str, split: str) -> tuple[Matrix, NDArray[np
     wanted = ((table["split"] == split) & (table["variation"] == table["variation"][0])).to_numpy()
     X = space_rows(space, dataset, table)[wanted]
     return X, table["label"].to_numpy()[wanted], table["group"].to_numpy().astype(str)[wanted]
+
+
+def training(space: str, dataset: str) -> Training:
+    """The dataset's training rows in a space, under its own template."""
+    return Training(*split_rows(space, dataset, "train"))
+
+
+def labelled(X: Matrix, table: pd.DataFrame, split: str, *variations: str) -> Training:
+    """The rows of a split under some templates.
+
+    Args:
+        X: the dataset's rows in a space, one row a row of `table`.
+        table: its whole prompt table.
+        split: train or test.
+        variations: names of templates.
+    """
+    at = np.flatnonzero((table["split"] == split) & table["variation"].isin(variations))
+    rows = table.iloc[at]
+    return Training(X[at], rows["label"].to_numpy(), rows["group"].to_numpy().astype(str))
+
+
+def full_size(probes: list[Probe]) -> list[Probe]:
+    """The probes that were trained on all of A's training rows, without those at the matched size."""
+    largest = max(probe.n_train for probe in probes)
+    return [probe for probe in probes if probe.n_train == largest]
