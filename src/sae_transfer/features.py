@@ -103,8 +103,9 @@ def directions(sae: Any, feature_ids: NDArray[np.int64]) -> Directions:
     """The directions of some features in the coordinates of the raw residual stream.
 
     What SAELens does beside the two matrices is folded in: a gated SAE's magnitude scale; the decoder norm that a TopK
-    SAE moves from decoder to activation; layer_norm's or TransformerLens' centring over d_model, which takes an encoder's mean away. The
-    length by which layer_norm and constant_norm_rescale divide is a row's own and left out: it changes no direction.
+    SAE moves from decoder to activation; centring over d_model by layer_norm or by TransformerLens, which takes an
+    encoder's mean away. The length by which layer_norm and constant_norm_rescale divide is a row's own and left out: it
+    changes no direction.
 
     Args:
         sae: what `load_sae` gave.

@@ -52,7 +52,8 @@ def answering_log_odds(
 ) -> NDArray[np.float64]:
     """log((1 - p) / p) for each of n prompts, p the probability that the next token is an abstaining one.
 
-    `chat` says which prompts enter the chat template, by default as the params do. Prompts of one length run together, so that no position but the last needs logits, and nothing is padded.
+    `chat` says which prompts enter the chat template, by default as the params do. Prompts of one length run together,
+    so that no position but the last needs logits, and nothing is padded.
 
     Raises:
         UserError: as `tokenise`, or logits that are not finite.
