@@ -65,6 +65,7 @@ def assign(params, *path, value):
             lambda p: assign(p, "datasets", "sums", "path", value="data/demo/x"),
             "data/demo/x: not found; `dvc pull data.dvc`",
         ),
+        (lambda p: assign(p, "verbal", "abstain", value=["no"]), "unknown key verbal.abstain; did you mean abstaining"),
         (
             lambda p: assign(p, "transfer", "resample", value=10),
             "unknown key transfer.resample; did you mean resamples",

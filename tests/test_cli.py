@@ -87,6 +87,8 @@ NAMED = [
     "artifacts/scores/gemma-2.5.parquet",
     "artifacts/scores/layer_2.parquet",
     "results/transfer/gemma-2.5.parquet",
+    "artifacts/scores/text.parquet",
+    "results/transfer/verbal.parquet",
     "results/transfer.csv",
     "data/demo/old.jsonl",
     "models/demo/saes/old/cfg.json",
