@@ -15,7 +15,7 @@ from sae_transfer.features import Health
 from sae_transfer.records import UserError
 from sae_transfer.report import About
 from sae_transfer.stages.report import make_report
-from tables import table
+from tables import bootstrap_tables, table
 
 DATASETS = ["alpha", "beta", "gamma"]
 HEALTH = {"width": 64, "l0": 7.5, "explained_variance": None, "dead": 0.25}
@@ -31,6 +31,9 @@ def project(study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     for space, rows in study.groupby("space"):
         store.write_table(folder / paths.TRANSFER / f"{space}.parquet", rows)
+        spread, features = bootstrap_tables(rows)
+        store.write_table(folder / paths.BOOTSTRAP_TABLES / f"{space}.csv", spread)
+        store.write_table(folder / paths.BOOTSTRAP_TABLES / f"{space}_features.csv", features)
     for dataset in DATASETS:
         store.write_json(folder / paths.FEATURES / dataset / "narrow_2.json", HEALTH)
     params = {
@@ -76,7 +79,12 @@ def page(study, datasets=DATASETS, model="tiny"):
 
 
 def test_stage_writes_every_file(made, study):
-    assert len(pd.read_csv(made / "results/transfer.csv")) == len(study)
+    found = pd.read_csv(made / "results/transfer.csv")
+    assert len(found) == len(study)
+    assert set(found["auc_train_sd"].dropna()) > {0.01}
+    spread, features = bootstrap_tables(study)
+    assert len(pd.read_csv(made / "results/bootstrap.csv")) == len(spread)
+    assert len(pd.read_csv(made / "results/bootstrap_features.csv")) == len(features)
     names = {path.name for path in (made / paths.FIGURES).iterdir()}
     assert len(names) == 2 * 13
     assert {"heatmap_narrow_2_sparse_1.png", "difference_narrow_2_sparse_n.svg", "auc_by_n.png"} <= names
@@ -85,7 +93,8 @@ def test_stage_writes_every_file(made, study):
 
 def test_second_run_gives_equal_bytes(made, tmp_path, monkeypatch):
     again = tmp_path / "again"
-    shutil.copytree(made, again, ignore=shutil.ignore_patterns("report", "*.csv", "metrics.json"))
+    joined = ("transfer.csv", "bootstrap.csv", "bootstrap_features.csv", "metrics.json")
+    shutil.copytree(made, again, ignore=shutil.ignore_patterns("report", *joined))
     monkeypatch.chdir(again)
     draw = figures.draw  # most heatmaps are left out to save time
     monkeypatch.setattr(
@@ -93,7 +102,7 @@ def test_second_run_gives_equal_bytes(made, tmp_path, monkeypatch):
     )
     make_report()
     files = [path for part in ("results", "report") for path in (again / part).rglob("*") if path.is_file()]
-    assert len(files) == 2 * (3 + 3) + 2 + 3
+    assert len(files) == 2 * (3 + 3) + 2 + 3 + 6  # the bootstrap's: two tables joined, of two spaces each
     assert all(path.read_bytes() == (made / path.relative_to(again)).read_bytes() for path in files)
 
 
