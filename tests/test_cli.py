@@ -86,6 +86,7 @@ NAMED = [
     "artifacts/probes/gemma-2.5/beta/probes.json",
     "artifacts/scores/gemma-2.5.parquet",
     "artifacts/scores/layer_2.parquet",
+    "artifacts/predictors/gemma-2.5.parquet",
     "results/transfer/gemma-2.5.parquet",
     "results/transfer.csv",
     "data/demo/old.jsonl",
@@ -101,6 +102,7 @@ LEFT_OVER = [
     "artifacts/probes/layer_2/old/probes.json",
     "artifacts/probes/gemma-2/alpha/probes.json",
     "artifacts/scores/layer_3.parquet",
+    "artifacts/predictors/wide_3.parquet",
     "results/transfer/wide_3.parquet",
 ]
 

@@ -7,6 +7,7 @@ from typing import Any
 from sae_transfer import config, prompts
 from sae_transfer.datasets import DatasetParams
 from sae_transfer.features import SaeParams
+from sae_transfer.generalization import GeneralizationParams
 from sae_transfer.models import ModelParams
 from sae_transfer.probes import ProbeParams
 from sae_transfer.records import UserError, closest
@@ -14,7 +15,7 @@ from sae_transfer.stages.inputs import StudyParams
 from sae_transfer.store import missing
 from sae_transfer.transfer import TransferParams
 
-SECTIONS = ("seed", "study", "model", "saes", "datasets", "probe", "transfer")
+SECTIONS = ("seed", "study", "model", "saes", "datasets", "probe", "transfer", "generalization")
 
 
 def check_params(params: Mapping[str, Any]) -> None:
@@ -28,6 +29,7 @@ def check_params(params: Mapping[str, Any]) -> None:
     model = config.section(params, ModelParams, "model")
     config.section(params, ProbeParams, "probe")
     config.section(params, TransferParams, "transfer")
+    config.section(params, GeneralizationParams, "generalization")
     for name in study.saes:
         layer = config.section(params, SaeParams, "saes", name).layer
         if layer not in model.layers:

@@ -44,6 +44,7 @@ def _leftovers(params: Mapping[str, Any]) -> list[Path]:
         paths.PROBES: spaces,
         paths.SCORES: spaces,
         paths.TRANSFER: spaces,
+        paths.PREDICTORS: set(study.saes),
     } | {paths.PROBES / space: datasets for space in spaces}
     return [path for folder, names in named.items() for path in _others(folder, names)]
 
