@@ -19,6 +19,7 @@ Ints = NDArray[np.int64]
 TOP = 100
 RANDOM = 200
 BINS = 10
+TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,16 @@ def choose(ranking: Ranking, rng: np.random.Generator) -> tuple[Ints, NDArray[np
     """Places in A's ranking of its top 100, and of 200 random features that fire as often as those; and which is which.
 
     The top alone would restrict the range of everything. Random ones are drawn from the rest so that their densities
-    spread over the top's deciles as the top's do; where fewer are left, all of them.
+    spread over the top's deciles as the top's do; where no more than 200 are left, all of them.
     """
     m = len(ranking.feature_ids)
     top, rest = np.arange(min(TOP, m)), np.arange(min(TOP, m), m)
     if len(rest) > RANDOM:
-        edges = np.quantile(ranking.density[top], np.linspace(0, 1, BINS + 1)[1:-1])
-        of_top, of_rest = (np.searchsorted(edges, ranking.density[part]) for part in (top, rest))
+        edges = np.quantile(ranking.density[top], np.linspace(0, 1, BINS + 1))
+        rest = rest[(ranking.density[rest] >= edges[0]) & (ranking.density[rest] <= edges[-1])]
+        of_top, of_rest = (np.searchsorted(edges[1:-1], ranking.density[part]) for part in (top, rest))
         share = np.bincount(of_top, minlength=BINS) / np.maximum(np.bincount(of_rest, minlength=BINS), 1)
-        chance = share[of_rest] / share[of_rest].sum()
+        chance = share[of_rest] / max(share[of_rest].sum(), TINY)
         rest = np.sort(rng.choice(rest, min(RANDOM, int((chance > 0).sum())), replace=False, p=chance))
     return np.r_[top, rest], np.repeat(["top", "random"], [len(top), len(rest)])
 

@@ -138,18 +138,19 @@ def _density(X: sparse.csr_array) -> Floats:
 
 def _scaled(X_a: sparse.csr_array, X_b: sparse.csr_array) -> tuple[sparse.csr_array, sparse.csr_array]:
     """Both divided by A's RMS, so that distances of different columns compare."""
-    rms = np.sqrt(np.asarray(X_a.multiply(X_a).sum(axis=0), dtype=np.float64) / X_a.shape[0])
+    rms = np.sqrt(np.asarray(X_a.astype(np.float64).power(2).sum(axis=0)) / X_a.shape[0])
     factor = sparse.diags_array(np.divide(1.0, rms, out=np.zeros_like(rms), where=rms > 0))
     return sparse.csr_array(X_a @ factor), sparse.csr_array(X_b @ factor)
 
 
 def correlations(X: sparse.csr_array, scores: Floats) -> Floats:
     """Pearson's correlation of each row of `scores` [k, n] with each column of X [n, m]: [k, m], NaN if constant."""
+    X = X.astype(np.float64)
     n, centred = X.shape[0], scores - scores.mean(axis=1, keepdims=True)
-    sums, squares = (np.asarray(Y.sum(axis=0), dtype=np.float64) for Y in (X, X.multiply(X)))
+    sums, squares = (np.asarray(Y.sum(axis=0), dtype=np.float64) for Y in (X, X.power(2)))
     spread = np.outer(np.sqrt((centred**2).sum(axis=1)), np.sqrt(np.maximum(squares - sums**2 / n, 0)))
     together = np.asarray((X.T @ centred.T).T, dtype=np.float64)
-    tiny = 1e-9 * np.outer(np.sqrt((scores**2).sum(axis=1)), np.sqrt(squares))  # rounding gives constants a spread
+    tiny = 1e-7 * np.outer(np.sqrt((scores**2).sum(axis=1)), np.sqrt(squares))  # rounding gives constants a spread
     found: Floats = np.divide(together, spread, out=np.full(spread.shape, np.nan), where=spread > tiny)
     return found
 
