@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from planted import QUICK, SHARED, SPURIOUS, balanced, features, groups_of
 from sae_transfer import probes
@@ -14,6 +15,8 @@ from sae_transfer.generalization.domains import Domain, pairs, same_rows
 from sae_transfer.generalization.statistics import few_labels, separability, statistics, with_consensus
 from sae_transfer.probes import Training
 from sae_transfer.transfer import TransferParams, test_set
+
+threadpool_limits(1)  # as the stages do: beside other load, threads on matrices this small wait for each other
 
 DENSE, XOR, D, WIDTH = 5, (8, 9), 60, 24
 COMMON = {SHARED: (0.05, 0.9)}
@@ -58,6 +61,16 @@ def fitted(name, train, unseen, prompts, resamples=1000):
 
 def world(seed=0, names="abcd", **options):
     return [domain(name, seed + i, PLANTED[name], **options) for i, name in enumerate(names)]
+
+
+def graded(resamples):
+    """Half of 30 features tell the label everywhere, each as well as its rate allows; the rest tell it in a alone."""
+    rates = np.random.default_rng(0).uniform(0.2, 0.9, 30)
+    alone = {"a": (0.1, 0.9)}
+    planted = {
+        name: {f: (0.1, rates[f]) if f < 15 else alone.get(name, (0.1, 0.1)) for f in range(30)} for name in "abcd"
+    }
+    return [domain(name, i, planted[name], resamples=resamples) for i, name in enumerate(planted)]
 
 
 def stream(domain, seed=0):

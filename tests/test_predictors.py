@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from domains import PLANTED, domain, relabelled, resamples, stream, table, twins, world
+from domains import PLANTED, domain, graded, relabelled, resamples, stream, table, twins, world
 from planted import SHARED, SPURIOUS
 from sae_transfer.generalization import predictors as module
 from sae_transfer.generalization.predictors import COLUMNS, COMBINED, predicted_auc, predictors, ridge, spearman
@@ -60,14 +60,7 @@ def test_the_combined_model_prefers_the_shared_feature_on_a_domain_that_it_never
 
 
 def test_what_predicts_is_told_from_what_does_not():
-    """Features whose use differs by domain or not, which agreement sees and the score in domain does not."""
-    rng = np.random.default_rng(0)
-    planted = {name: {} for name in "abcd"}
-    for feature in range(30):
-        rate = rng.uniform(0.2, 0.9)
-        for name in planted:
-            planted[name][feature] = (0.1, rate) if feature < 15 else (0.1, 0.9 if name == "a" else 0.1)
-    domains = [domain(name, i, planted[name], resamples=10) for i, name in enumerate(planted)]
+    domains = graded(10)
     scores = predictors(with_prediction(domains, resamples(domains, 2)), twins(domains))
     for predictor in ("consensus_mean", "agreement_sources", "agreement_target", "few_64"):
         assert score(scores, predictor, "pair", train="a", test="b") > 0.5

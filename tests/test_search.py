@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 from planted import balanced, features
-from sae_transfer.search import entries, fit_columns, rank_features
+from sae_transfer.search import column_auc, entries, fit_columns, rank_features
 
 
 def folds_of(n, k=5):
@@ -223,3 +223,13 @@ def test_the_order_of_columns_changes_nothing():
     np.testing.assert_array_equal(mixed_up[other.feature_ids], one.feature_ids)
     np.testing.assert_allclose(other.auc, one.auc, atol=1e-12)
     np.testing.assert_allclose(other.log_loss, one.log_loss, atol=1e-9)
+
+
+def test_column_auc_equals_scikit_learns_with_the_sign_given():
+    rng = np.random.default_rng(0)
+    labels = balanced(rng, 60)
+    X = features(rng, labels, d=6, planted={0: (0.1, 0.9)})
+    sign = np.array([1.0, -1.0, 0.0, 2.5, -0.1, 1.0])
+    expected = [roc_auc_score(labels, np.sign(s) * column) for s, column in zip(sign, X.toarray().T, strict=True)]
+    np.testing.assert_allclose(column_auc(X, labels, sign), expected, atol=1e-12)
+    assert np.isnan(column_auc(X, np.ones(60, dtype=int), sign)).all()

@@ -77,7 +77,12 @@ def _listed(found: "pd.Series[float]") -> str:
 
 
 def _cases(rows: pd.DataFrame) -> str:
-    return f"{rows['sae'].nunique()} SAEs, {rows['n_pairs'].max():.0f} pairs, {rows['n_domains'].max():.0f} domains"
+    return f"{_saes(rows)}, {rows['n_pairs'].max():.0f} pairs, {rows['n_domains'].max():.0f} domains"
+
+
+def _saes(rows: pd.DataFrame) -> str:
+    n = rows["sae"].nunique()
+    return f"{n} SAE{'s' * (n != 1)}"
 
 
 def _combined(table: pd.DataFrame) -> Iterator[str]:
@@ -94,7 +99,7 @@ def _combined(table: pd.DataFrame) -> Iterator[str]:
         points = ", ".join(f"{name} {value:.2f}" for name, value in r2.items())
         yield (
             f"All label-free statistics combined, on a domain left out, explain these shares (R2) of the AUC of "
-            f"{kind}: {points} (means over {own['sae'].nunique()} SAEs; {len(r2)} domains, no interval). The best "
+            f"{kind}: {points} (means over {_saes(own)}; {len(r2)} domains, no interval). The best "
             f"single one, {best}, has {singles[best]:.2f} on average, the combination {singles[COMBINED]:.2f}."
         )
 

@@ -132,6 +132,13 @@ def statistics(
     return _explained(pd.DataFrame(table))
 
 
+def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """What is known of all pairs; with a single domain there are none, and the table is empty."""
+    if tables:
+        return pd.concat(tables, ignore_index=True)
+    return pd.DataFrame(columns=["train", "test", "candidate", "origin", *USES_TARGET, "auc", "reason"])
+
+
 def _density(X: sparse.csr_array) -> Floats:
     return np.asarray((X > 0).sum(axis=0) / X.shape[0], dtype=np.float64)
 

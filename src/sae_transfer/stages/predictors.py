@@ -12,7 +12,7 @@ from sae_transfer.generalization import GeneralizationParams, candidates
 from sae_transfer.generalization.candidates import Candidates, Stream
 from sae_transfer.generalization.domains import Domain, pairs, same_rows
 from sae_transfer.generalization.predictors import predicted_auc, predictors
-from sae_transfer.generalization.statistics import few_labels, separability, statistics, with_consensus
+from sae_transfer.generalization.statistics import few_labels, joined, separability, statistics, with_consensus
 from sae_transfer.probes import ProbeParams, Training
 from sae_transfer.records import generator
 from sae_transfer.stages import domains, inputs, run
@@ -53,7 +53,7 @@ def _candidates(sae: str, found: Sequence[Domain], params: Mapping[str, Any]) ->
         if not same_rows(a, b)
         for one in made[a.name]
     ]
-    return pd.concat(tables, ignore_index=True)
+    return joined(tables)
 
 
 def _made(
