@@ -12,7 +12,7 @@ from sae_transfer import probes
 from sae_transfer.generalization import candidates
 from sae_transfer.generalization.candidates import Stream
 from sae_transfer.generalization.domains import Domain, pairs, same_rows
-from sae_transfer.generalization.statistics import few_labels, separability, statistics, with_consensus
+from sae_transfer.generalization.statistics import few_labels, joined, separability, statistics, with_consensus
 from sae_transfer.probes import Training
 from sae_transfer.transfer import TransferParams, test_set
 
@@ -121,7 +121,7 @@ def table(domains, best, streams=None, whole_probes=True):
         if not same_rows(a, b)
         for one in made[a.name]
     ]
-    return with_consensus(pd.concat(found, ignore_index=True)) if found else pd.DataFrame()
+    return with_consensus(joined(found))
 
 
 def twins(domains):

@@ -181,6 +181,15 @@ def test_two_domains_have_no_other_source_and_no_prediction(domains, best):
     assert np.isfinite(row(found, "a", "b", "few_16").auc)
 
 
+def test_fewer_rows_than_labels_are_a_reason(domains, best):
+    among = [replace(each, train=each.train.rows(np.arange(40))) for each in domains[:3]]
+    found = policies(among, knowledge(among, best))
+    assert np.isfinite(row(found, "a", "b", "few_16").auc)
+    none = row(found, "a", "b", "few_64")
+    assert np.isnan(none.auc)
+    assert "needs as many training rows of B" in none.reason
+
+
 def test_without_resamples_stability_is_missing(domains, known):
     nothing = replace(known, resamples=known.resamples[known.resamples.train != "a"])
     assert "nothing to choose by" in row(policies(domains, nothing), "a", "b", "stability").reason

@@ -99,7 +99,7 @@ def _pair(a: Domain, b: Domain, domains: Sequence[Domain], known: Knowledge) -> 
             if chosen:
                 yield row | {"n_draws": len(chosen)} | _judged(b, name, chosen, fixed)
             else:
-                yield row | {"reason": f"nothing to choose by: {name} needs what this study does not have"}
+                yield row | {"reason": f"auc: nothing to choose by; {name} needs {needs(name)}"}
 
 
 def _choices(a: Domain, b: Domain, domains: Sequence[Domain], known: Knowledge) -> list[tuple[str, str, list[Choice]]]:
@@ -115,6 +115,14 @@ def _choices(a: Domain, b: Domain, domains: Sequence[Domain], known: Knowledge) 
         ("best_of_source", "labels", [_always(a.judged(b))]),
         (ORACLE, "labels", []),
     ]
+
+
+def needs(policy: str) -> str:
+    """What a policy cannot do without."""
+    if policy.startswith("few_"):
+        return "as many training rows of B"
+    own = {"stability": "A's bootstrap resamples", "agreement": "a candidate that fires on B"}
+    return own.get(policy, "another labelled source")
 
 
 def _always(score: Floats) -> Choice:

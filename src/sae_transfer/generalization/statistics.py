@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SEPARATION_C = 0.01
+SEPARATION_ROWS = 500  # of each dataset: domains are told apart by far fewer
 HELD, AGREES, FEW = "auc_on.", "agreement_with.", "few_"  # columns, one a domain or a draw
 
 USES_TARGET = {
@@ -70,15 +71,14 @@ class Few:
 
 
 def few_labels(b: Domain, sizes: Sequence[int], draws: int, seed: int) -> Few:
-    """Half of each label, without replacement; a size that B's training rows do not hold is left out."""
+    """Half of each label, without replacement; no draw of a size that B's training rows do not hold."""
     by_label = [np.flatnonzero(b.train.labels == label) for label in (0, 1)]
     found = {}
     for n in sizes:
-        if n // 2 <= min(map(len, by_label)):
-            rngs = [generator(seed, "few labels", b.name, n, draw) for draw in range(draws)]
-            found[n] = np.array(
-                [np.concatenate([rng.choice(rows, n // 2, replace=False) for rows in by_label]) for rng in rngs]
-            )
+        enough = n // 2 <= min(map(len, by_label))
+        rngs = [generator(seed, "few labels", b.name, n, draw) for draw in range(draws if enough else 0)]
+        drawn = [np.concatenate([rng.choice(rows, n // 2, replace=False) for rows in by_label]) for rng in rngs]
+        found[n] = np.array(drawn, dtype=np.int64).reshape(-1, n)
     return Few(found)
 
 
@@ -126,6 +126,7 @@ def statistics(
     *agree, table["agreement_target"] = sign * correlations(X_b, scores)
     table |= {AGREES + c.name: row for c, row in zip(sources, agree, strict=True)}
     for n, draws in few.rows.items():
+        table[f"{FEW}{n}.0"] = np.nan  # where there are too few rows to draw from
         for draw, rows in enumerate(draws):
             table[f"{FEW}{n}.{draw}"] = column_auc(X_b[rows], b.train.labels[rows], sign)
     table["auc"] = column_auc(candidates.unseen[b.name], b.test.labels, sign)
@@ -199,6 +200,7 @@ def _explained(table: pd.DataFrame) -> pd.DataFrame:
         "density, selection_frequency: a probe has none": probe,
         "consensus: no labelled source beside A and B": np.full(len(table), not starting(table, HELD)),
         "separability: too few groups": table["separability"].isna().to_numpy(),
+        "few: fewer rows of B than labels": table[starting(table, FEW)].isna().any(axis=1).to_numpy(),
         "auc: one class": table["auc"].isna().to_numpy(),
     }
     parts = [np.where(mask, cause, "") for cause, mask in causes.items()]
@@ -206,13 +208,14 @@ def _explained(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def separability(a: Training, b: Training, k: int, seed: int) -> float:
-    """AUC of telling the rows of A from those of B, by logistic regression with k-fold cross-validation by group.
+    """AUC of telling A's rows from B's, by logistic regression with k-fold cross-validation by group.
 
     Groups of one name share a fold, so that the same rows under two names give 0.5 and not a memory of their twins.
 
     Returns:
         NaN where a dataset has fewer than k groups.
     """
+    a, b = (part.rows(np.arange(min(len(part), SEPARATION_ROWS))) for part in (a, b))
     X = np.concatenate([a.X, b.X])
     of_b = np.repeat([0, 1], [len(a), len(b)])
     try:
