@@ -44,7 +44,7 @@ def test_every_number_comes_with_the_domains_that_it_rests_on(said):
 def test_what_was_planted_is_said(said):
     assert "it is surely not good although a good feature exists" in sentence(said, "1-sparse: A's selection loses")
     assert "3 of 12" in sentence(said, "1-sparse: A's selection loses")  # from a to each of the others
-    assert "mark 0.98" in sentence(said, "The bound", "features")
+    assert "residual probes 0.98" in sentence(said, "The bound", "over all features")
     assert "worst_case 0.0" in sentence(said, "1-sparse, mean regret")
 
 
@@ -66,7 +66,7 @@ def test_it_is_honest_where_nothing_predicts():
 
 def test_two_domains_are_too_few_and_it_says_so():
     said = findings(*tables(world(names="ab")))
-    for kind in ("features", "probes"):
+    for kind in ("features", "sparse probes", "residual probes"):
         assert f"For {kind} no combined predictor could be judged" in " ".join(said)
 
 

@@ -20,6 +20,7 @@ TOP = 100
 RANDOM = 200
 BINS = 10
 TINY = 1e-12
+FEATURES = ("top", "random")  # the origins of features
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Candidates:
 
     Columns are not negative and rise with answerability where `sign` [m] is above 0. `direction` [m, d_model] is what
     the column times its sign reads from the residual stream, NaN where that is not known. `origin` says why each
-    is a candidate: `top`, `random` or `probe`.
+    is a candidate: `top` or `random` for features, `residual_probe` or `sparse_probe` for whole probes.
     """
 
     source: str
@@ -156,7 +157,7 @@ def whole_probes(
     return Candidates(
         a.name,
         np.array([p.kind for p in every]),
-        np.repeat("probe", len(every)),
+        np.repeat(["residual_probe", "sparse_probe"], [len(dense), len(chosen)]),
         np.ones(len(every)),
         np.array([p.cv_auc for p in every]),
         np.full(len(every), np.nan),

@@ -8,9 +8,9 @@ import pandas as pd
 
 from sae_transfer.generalization.domains import TOO_FEW
 from sae_transfer.generalization.policies import mean_regret
-from sae_transfer.generalization.predictors import COMBINED
+from sae_transfer.generalization.predictors import COMBINED, KINDS
 
-KINDS = {"sparse_1": "1-sparse", "sparse_n": "N-sparse"}
+FAMILIES = {"sparse_1": "1-sparse", "sparse_n": "N-sparse"}
 SEES = {"no": "no row of B", "rows": "B's rows without labels", "labels": "labels of B"}
 PREDICTS, HARDLY = 0.5, 0.2  # of Spearman's correlation within (A, B), mean over SAEs and pairs
 MARK = 0.98
@@ -27,7 +27,7 @@ def findings(gaps: pd.DataFrame, predictors: pd.DataFrame, policies: pd.DataFram
 
 
 def _oracle(gaps: pd.DataFrame) -> Iterator[str]:
-    for probe, name in KINDS.items():
+    for probe, name in FAMILIES.items():
         rows = gaps[(gaps["probe"] == probe) & (gaps["oracle"] == "trained_on_target") & gaps["gap"].notna()]
         if rows.empty:
             continue
@@ -80,6 +80,10 @@ def _cases(rows: pd.DataFrame) -> str:
     return f"{_saes(rows)}, {rows['n_pairs'].max():.0f} pairs, {rows['n_domains'].max():.0f} domains"
 
 
+def _words(kind: str) -> str:
+    return kind.replace("_", " ")
+
+
 def _saes(rows: pd.DataFrame) -> str:
     n = rows["sae"].nunique()
     return f"{n} SAE{'s' * (n != 1)}"
@@ -87,26 +91,31 @@ def _saes(rows: pd.DataFrame) -> str:
 
 def _combined(table: pd.DataFrame) -> Iterator[str]:
     held = table[(table["scope"] == "held_out") & (table["role"] == "target")]
-    for kind in ("features", "probes"):
-        rows = held[(held["candidates"] == kind) & held["r2"].notna()]
+    for kind in KINDS:
+        rows = held[(held["candidates"] == kind) & held["rmse"].notna()]
         own = rows[rows["predictor"] == COMBINED]
         if own.empty:
-            yield f"For {kind} no combined predictor could be judged: leaving a domain out leaves no pair."
+            yield f"For {_words(kind)} no combined predictor could be judged: leaving a domain out leaves no pair."
             continue
-        r2 = own.groupby("held_out", sort=False)["r2"].mean()
-        singles = rows[rows["uses_target"] != "labels"].groupby("predictor", sort=False)["r2"].mean()
-        best = str(singles.drop(COMBINED).idxmax())
-        points = ", ".join(f"{name} {value:.2f}" for name, value in r2.items())
+        by_domain = own.groupby("held_out", sort=False)[["r2", "rmse"]].mean()
+        points = [f"{name} {_share(r2)} ({rmse:.2f})" for name, r2, rmse in by_domain.itertuples()]
+        error = rows[rows["uses_target"] != "labels"].groupby("predictor", sort=False)["rmse"].mean()
+        best = str(error.drop(COMBINED).idxmin())
         yield (
             f"All label-free statistics combined, on a domain left out, explain these shares (R2) of the AUC of "
-            f"{kind}: {points} (means over {_saes(own)}; {len(r2)} domains, no interval). The best "
-            f"single one, {best}, has {singles[best]:.2f} on average, the combination {singles[COMBINED]:.2f}."
+            f"{_words(kind)}, with this error: {', '.join(points)} (means over {_saes(own)}; {len(points)} domains, no "
+            f"interval). The best single one, {best}, errs by {error[best]:.2f} on average, the combination by "
+            f"{error[COMBINED]:.2f}."
         )
+
+
+def _share(r2: float) -> str:
+    return f"{r2:.2f}" if r2 >= 0 else "below 0"
 
 
 def _bound(table: pd.DataFrame) -> Iterator[str]:
     across = table[(table["scope"] == "across") & table["r2"].notna()]
-    for kind in ("features", "probes"):
+    for kind in KINDS:
         rows = across[across["candidates"] == kind]
         r2 = rows.groupby("predictor", sort=False)["r2"].mean()
         free = rows[rows["uses_target"] != "labels"]
@@ -115,15 +124,16 @@ def _bound(table: pd.DataFrame) -> Iterator[str]:
             continue
         best = str(r2[free["predictor"].unique()].idxmax())
         yield (
-            f"The bound, with B's labels: over all {kind} and pairs the Mahalanobis cosine to B's own probe has R2 "
-            f"{r2['mahalanobis_target']:.2f}, the correlation of scores with that probe {r2['agreement_target']:.2f} "
-            f"(published mark {MARK}); without labels the best, {best}, has {r2[best]:.2f} ({_cases(rows)})."
+            f"The bound, with B's labels: over all {_words(kind)} and pairs the Mahalanobis cosine to B's own probe "
+            f"has R2 {r2['mahalanobis_target']:.2f}, the correlation of scores with that probe "
+            f"{r2['agreement_target']:.2f} (published mark for residual probes {MARK}); without labels the best, "
+            f"{best}, has {r2[best]:.2f} ({_cases(rows)})."
         )
 
 
 def _policies(table: pd.DataFrame) -> Iterator[str]:
     means = mean_regret(table)
-    for probe, name in KINDS.items():
+    for probe, name in FAMILIES.items():
         rows = means[(means["probe"] == probe) & means["regret"].notna()]
         if rows.empty:
             continue

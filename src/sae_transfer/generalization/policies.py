@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sae_transfer import probes
-from sae_transfer.generalization.candidates import selection_frequency
+from sae_transfer.generalization.candidates import FEATURES, selection_frequency
 from sae_transfer.generalization.domains import (
     SIGNIFICANT,
     Domain,
@@ -146,7 +146,7 @@ def _worst_case(a: Domain, b: Domain, domains: Sequence[Domain]) -> list[Choice]
 
 
 def _by_column(a: Domain, b: Domain, candidates: pd.DataFrame, column: str) -> list[Choice]:
-    own = (candidates["train"] == a.name) & (candidates["test"] == b.name) & (candidates["origin"] != "probe")
+    own = (candidates["train"] == a.name) & (candidates["test"] == b.name) & candidates["origin"].isin(FEATURES)
     values = candidates.loc[own, ["candidate", column]].dropna()
     if values.empty:
         return []

@@ -8,11 +8,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from sae_transfer.generalization.candidates import FEATURES
 from sae_transfer.generalization.statistics import FEW, LABEL_FREE, USES_TARGET, starting, with_consensus
 
 Floats = NDArray[np.float64]
 Twins = Mapping[str, frozenset[str]]  # by domain name, all names that stand for the same rows, its own included
 
+KINDS = {"features": FEATURES, "sparse_probes": ("sparse_probe",), "residual_probes": ("residual_probe",)}
 COMBINED, TAB = "combined", "\t"
 MIN_CANDIDATES = 8  # below, a rank correlation says nothing
 RIDGE = 1.0
@@ -21,11 +23,12 @@ TINY = 1e-12
 
 COLUMNS = (
     "candidates predictor uses_target scope train test held_out role spearman spearman_min spearman_max r2 "
-    "n_candidates n_pairs n_domains reason"
+    "rmse n_candidates n_pairs n_domains reason"
 ).split()
 """How well each predictor tells the AUC on B's test rows. One row a (candidates, predictor, scope, ...).
 
-candidates   features (A's top 100 and 200 random ones) or probes (A's residual, mean_difference, sparse_1, sparse_n)
+candidates   features (A's top 100 and 200 random ones), sparse_probes (A's sparse_1 and sparse_n) or residual_probes
+             (A's residual and mean_difference, the same for every SAE of a layer)
 predictor    a statistic of `statistics.USES_TARGET`, few_<n> (mean over the draws), or combined: a ridge regression on
              all that need no label of B, fitted on the pairs without B (scope held_out: without the domain held_out)
 uses_target  what it sees of B's training rows: no, rows (without labels), labels
@@ -34,7 +37,8 @@ scope        pair: Spearman over the candidates of one (A, B), a point
              across: over all candidates of all pairs at once; r2 is Pearson's correlation squared
              held_out: a ridge regression on the predictor, fitted on the pairs that do not contain the domain held_out,
              judged on those where it is the target or the source (role): mean, lowest and highest Spearman of the
-             pairs, and r2 = 1 - SSE/SST, which is below 0 where predicting the mean would be better
+             pairs, r2 = 1 - SSE/SST, which is below 0 where predicting their mean would be better, and rmse, the
+             root mean square error of the AUC: where all candidates do equally well r2 says little, rmse still does
 n_domains    how many domains the number rests on; candidates of one pair are no independent witnesses
 """
 
@@ -63,8 +67,8 @@ def _about(kind: str, name: str) -> dict[str, str]:
 
 
 def _kinds(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    probe = table["origin"] == "probe"
-    for kind, part in (("features", table[~probe]), ("probes", table[probe])):
+    for kind, origins in KINDS.items():
+        part = table[table["origin"].isin(origins)]
         if len(part):
             yield kind, part.reset_index(drop=True)
 
@@ -174,8 +178,11 @@ def _judged(y: Floats, predicted: list[Floats], pairs: list[Any], held_out: str)
         return {"reason": f"no pair is left without {held_out} that knows this statistic"}
     points = [float(np.mean([spearman(p[at], y[at]) for p in predicted])) for at in pairs]
     spread = ((y - y.mean()) ** 2).sum()
-    r2 = [1 - ((y - p) ** 2).sum() / spread if spread else np.nan for p in predicted]
-    return _range(points) | {"r2": float(np.mean(r2))}
+    errors = [((y - p) ** 2).sum() for p in predicted]
+    return _range(points) | {
+        "r2": float(np.mean([1 - error / spread if spread else np.nan for error in errors])),
+        "rmse": float(np.mean([np.sqrt(error / len(y)) for error in errors])),
+    }
 
 
 def _without(table: pd.DataFrame, names: frozenset[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -221,8 +228,8 @@ def ridge(X: Floats, y: Floats) -> Callable[[Floats], Floats]:
 def predicted_auc(table: pd.DataFrame, twins: Twins) -> Floats:
     """[rows]: what the combined model, fitted without B, predicts for a candidate on B; NaN where it has no pairs."""
     found = np.full(len(table), np.nan)
-    probe = (table["origin"] == "probe").to_numpy()
-    for part in (np.flatnonzero(probe), np.flatnonzero(~probe)):
+    for origins in KINDS.values():
+        part = np.flatnonzero(table["origin"].isin(origins))
         rows = table.iloc[part]
         for b in rows["test"].unique():
             of_b = (rows["test"] == b).to_numpy()

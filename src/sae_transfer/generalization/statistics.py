@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sae_transfer.generalization.candidates import Candidates, Stream
+from sae_transfer.generalization.candidates import FEATURES, Candidates, Stream
 from sae_transfer.generalization.distances import distances
 from sae_transfer.generalization.domains import Domain, others
 from sae_transfer.logistic import standardised
@@ -191,7 +191,7 @@ def starting(table: pd.DataFrame, stem: str) -> list[str]:
 
 def _explained(table: pd.DataFrame) -> pd.DataFrame:
     """Adds `reason`: why a row's numbers are missing, or its AUC that of ties."""
-    probe = (table["origin"] == "probe").to_numpy()
+    probe = ~table["origin"].isin(FEATURES).to_numpy()
     silent = (table["density_test"] == 0).to_numpy()
     causes = {
         "agreement: silent on B's training rows": silent,
