@@ -69,6 +69,14 @@ def assign(params, *path, value):
             lambda p: assign(p, "transfer", "resample", value=10),
             "unknown key transfer.resample; did you mean resamples",
         ),
+        (
+            lambda p: assign(p, "generalization", "few_labels", value=[15]),
+            "generalization.few_labels.0 = 15: Input should be a multiple of 2",
+        ),
+        (
+            lambda p: assign(p, "generalization", "good", value=0.9),
+            "unknown key generalization.good; did you mean good_auc",
+        ),
     ],
 )
 def test_one_line_names_the_mistake_and_the_remedy(project, spoil, message):
