@@ -1,14 +1,13 @@
 """Selection policies: which of A's features to use on B, and what each choice costs against the oracle."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sae_transfer import probes
 from sae_transfer.generalization.candidates import FEATURES, selection_frequency
 from sae_transfer.generalization.domains import (
     SIGNIFICANT,
@@ -24,7 +23,7 @@ from sae_transfer.generalization.domains import (
     resamples,
     same_rows,
 )
-from sae_transfer.generalization.oracle import silence, text
+from sae_transfer.generalization.oracle import refitted, silence, text
 from sae_transfer.generalization.statistics import Few
 from sae_transfer.probes import Probe
 from sae_transfer.search import column_auc
@@ -165,12 +164,7 @@ def _tested(a: Domain, b: Domain, standard: Probe, choice: Choice, known: dict[s
     chosen = a.ranking.feature_ids[np.argsort(-np.round(choice(n), 12), kind="stable")[:n]]
     key = " ".join(map(str, chosen))
     if key not in known:
-        single = standard.kind == "sparse_1"
-        probe = (
-            probes.sparse_1(a.train, chosen)[0]
-            if single
-            else probes.sparse_n(a.train, chosen, standard.C, selected=False)
-        )
+        probe = refitted(a, replace(standard, feature_ids=chosen))
         known[key] = Tested(probe, b.tested(probe))
     return known[key]
 
