@@ -73,6 +73,15 @@ def test_the_sign_of_the_source_is_kept():
     assert row(gaps, "p", "q", oracle="best_of_source").oracle_feature_ids == str(SHARED)
 
 
+def test_a_feature_that_fires_for_unanswerable_questions_is_as_good_as_its_mirror():
+    planted = {3: (0.95, 0.02), SHARED: (0.2, 0.7)}
+    gaps = oracle_gaps([domain("p", 1, planted | {SPURIOUS: (0.0, 1.0)}), domain("q", 2, planted)], GOOD)
+    for oracle in ("trained_on_target", "refitted_on_source", "best_of_source"):
+        found = row(gaps, "p", "q", oracle=oracle)
+        assert found.oracle_feature_ids == "3"
+        assert found.oracle_auc > 0.9
+
+
 def test_test_labels_decide_nothing_that_is_selected(domains, gaps):
     permuted = oracle_gaps([domains[0], relabelled(domains[1], "test"), *domains[2:]], GOOD)
     chosen = ["feature_ids", "oracle_feature_ids", "oracle_rank"]
