@@ -91,6 +91,14 @@ def assign(params, *path, value):
             lambda p: assign(p, "bootstrap", "resamples", value=1),
             "bootstrap.resamples = 1: .*greater than or equal to 2",
         ),
+        (
+            lambda p: assign(p, "generalization", "few_labels", value=[15]),
+            "generalization.few_labels.0 = 15: Input should be a multiple of 2",
+        ),
+        (
+            lambda p: assign(p, "generalization", "good", value=0.9),
+            "unknown key generalization.good; did you mean good_auc",
+        ),
     ],
 )
 def test_one_line_names_the_mistake_and_the_remedy(project, spoil, message):

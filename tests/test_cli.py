@@ -95,6 +95,7 @@ NAMED = [
     "results/bootstrap/gemma-2.5.csv",
     "results/bootstrap/gemma-2.5_features.csv",
     "results/bootstrap/layer_2.csv",
+    "artifacts/predictors/gemma-2.5.parquet",
     "results/transfer/gemma-2.5.parquet",
     "artifacts/scores/text.parquet",
     "results/transfer/verbal.parquet",
@@ -116,6 +117,7 @@ LEFT_OVER = [
     "artifacts/bootstrap/wide_3/features.parquet",
     "results/bootstrap/wide_3_features.csv",
     "results/bootstrap/layer_3.csv",
+    "artifacts/predictors/wide_3.parquet",
     "results/transfer/wide_3.parquet",
 ]
 

@@ -269,3 +269,43 @@ def test_an_allowance_is_used_to_the_last_row():
 def test_detection_rate_of_one_class_is_missing():
     assert np.isnan(metrics.detection_rate([1.0, 2.0], [1, 1], 0.05))
     assert np.isnan(metrics.detection_rate([1.0, 2.0], [0, 0], 0.05))
+
+
+# p-values
+
+
+def test_bootstrap_p_counts_the_smaller_side_twice_and_zeros_on_both():
+    assert metrics.bootstrap_p(np.full(999, 0.3)) == pytest.approx(2 / 1000)
+    assert metrics.bootstrap_p(np.r_[np.full(990, 0.3), np.full(9, -0.1)]) == pytest.approx(20 / 1000)
+    assert metrics.bootstrap_p(np.zeros(999)) == 1
+    assert metrics.bootstrap_p([0.2, -0.2, np.nan]) == 1
+    assert np.isnan(metrics.bootstrap_p([np.nan, np.nan]))
+
+
+def test_bootstrap_p_is_small_by_chance_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    p = []
+    for _ in range(400):
+        x = rng.normal(size=40)
+        p.append(metrics.bootstrap_p(metrics.group_weights(np.arange(40), 400, rng) @ x / 40))
+    assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.035)
+
+
+def test_holm_steps_down_from_the_smallest():
+    # worked by hand: 0.005 * 4, 0.01 * 3, then 0.03 * 2 and 0.04 * 1, which may not fall again
+    np.testing.assert_allclose(metrics.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(metrics.holm([0.6, 0.9]), [1, 1])
+
+
+def test_holm_leaves_out_what_is_missing():
+    found = metrics.holm([0.01, np.nan, 0.03])
+    np.testing.assert_allclose(found[[0, 2]], [0.02, 0.03])
+    assert np.isnan(found[1])
+    assert metrics.holm([]).shape == (0,)
+
+
+def test_holm_keeps_the_chance_of_any_false_alarm():
+    rng = np.random.default_rng(0)
+    false = [(metrics.holm(rng.random(20)) < 0.05).any() for _ in range(2000)]
+    assert np.mean(false) == pytest.approx(0.05, abs=0.015)
+    assert np.mean([(rng.random(20) < 0.05).any() for _ in range(2000)]) > 0.5  # uncorrected

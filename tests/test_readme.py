@@ -2,6 +2,7 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -41,3 +42,20 @@ def test_the_demos_sae_figures_are_those_that_were_measured_and_meet_the_bar():
         for part in (every, last):
             assert part["l0"] <= 32
             assert part["explained_variance"] >= 0.9
+
+
+PREDICTORS = ROOT / "results/predictors.csv"
+
+
+@pytest.mark.skipif(not PREDICTORS.exists(), reason="results/predictors.csv is not there: dvc repro")
+def test_the_predictors_are_as_good_as_they_were_measured():
+    table = pd.read_csv(PREDICTORS)
+    table = table[table["candidates"] == "features"]
+    within, across = (table[table["scope"] == scope].groupby("predictor") for scope in ("within", "across"))
+    spearman, r2 = within["spearman"].mean(), across["r2"].mean()
+    section = README.split("## Which features will generalise")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([\d.\N{MINUS SIGN}]+) \| ([\d.]+) \|$", section, re.MULTILINE)
+    assert len(rows) >= 10
+    for name, *numbers in rows:
+        shown = [float(number.replace("\N{MINUS SIGN}", "-")) for number in numbers]
+        assert shown == pytest.approx([spearman[name], r2[name]], abs=0.02), name

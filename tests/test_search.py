@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 from planted import SHARED, SPURIOUS, balanced, features, sae_domain
-from sae_transfer.search import MIN_ROWS, entries, fit_columns, rank_features
+from sae_transfer.search import MIN_ROWS, column_auc, entries, fit_columns, rank_features
 
 
 def folds_of(n, k=5):
@@ -272,3 +272,13 @@ def test_equal_differences_of_means_go_to_the_smaller_id():
     twice = sparse.csr_array(sparse.hstack([domain.X[:, [7]], domain.X[:, [7]], domain.X]))
     found = rank_features(twice, domain.labels, np.arange(len(domain)) % 4, "mean_difference").feature_ids.tolist()
     assert found.index(0) + 1 == found.index(1) == found.index(9) - 1
+
+
+def test_column_auc_equals_scikit_learns_with_the_sign_given():
+    rng = np.random.default_rng(0)
+    labels = balanced(rng, 60)
+    X = features(rng, labels, d=6, planted={0: (0.1, 0.9)})
+    sign = np.array([1.0, -1.0, 0.0, 2.5, -0.1, 1.0])
+    expected = [roc_auc_score(labels, np.sign(s) * column) for s, column in zip(sign, X.toarray().T, strict=True)]
+    np.testing.assert_allclose(column_auc(X, labels, sign), expected, atol=1e-12)
+    assert np.isnan(column_auc(X, np.ones(60, dtype=int), sign)).all()

@@ -7,6 +7,7 @@ from typing import Any
 from sae_transfer import config, prompts
 from sae_transfer.datasets import DatasetParams
 from sae_transfer.features import SaeParams
+from sae_transfer.generalization import GeneralizationParams
 from sae_transfer.models import ModelParams
 from sae_transfer.probes import ProbeParams
 from sae_transfer.records import UserError, closest
@@ -21,7 +22,7 @@ from sae_transfer.verbal import VerbalParams
 
 SECTIONS = (
     *("seed", "study", "model", "saes", "datasets", "probe", "transfer"),
-    *("bootstrap", "regimes", "verbal", "sweep"),
+    *("bootstrap", "regimes", "verbal", "generalization", "sweep"),
 )
 
 
@@ -40,6 +41,7 @@ def check_params(params: Mapping[str, Any]) -> None:
     _check_defined("regimes.datasets", config.section(params, RegimeParams, "regimes").datasets, study.datasets)
     config.section(params, VerbalParams, "verbal")
     check_sweep(params)
+    config.section(params, GeneralizationParams, "generalization")
     for name in study.saes:
         layer = config.section(params, SaeParams, "saes", name).layer
         if layer not in model.layers:

@@ -220,6 +220,45 @@ def mean_interval(values: ArrayLike) -> Estimate:
     return Estimate(mean, float(mean - half), float(mean + half))
 
 
+def bootstrap_p(resampled: ArrayLike) -> float:
+    """Two-sided p-value of "the difference is zero" from its bootstrap: how often resamples fall on the other side.
+
+    Method: Davison and Hinkley, Bootstrap Methods and their Application (1997), with one added to each count, so that
+    R resamples tell nothing below 2 / (R + 1): 1,000 of them carry Holm's correction over 25 comparisons at 5%.
+
+    Args:
+        resampled: [R], a paired difference on each resample; NaN where a resample had one class.
+
+    Returns:
+        NaN where no resample has a value.
+    """
+    values = np.asarray(resampled, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return np.nan
+    tail = min(int((values <= 0).sum()), int((values >= 0).sum()))
+    return min(1.0, 2 * (tail + 1) / (len(values) + 1))
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """p-values corrected for their number: Holm's step-down method, which bounds the chance of any false alarm.
+
+    Holds whatever the dependence among the comparisons. Source: Holm, Scand. J. Statist. 6 (1979) 65-70.
+
+    Args:
+        p_values: [m], one a comparison of the same family; NaN where there was none.
+
+    Returns:
+        [m], NaN where the p-value is; missing ones do not count as comparisons.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    corrected = np.full(p.shape, np.nan)
+    order = np.argsort(p, kind="stable")[: int(np.isfinite(p).sum())]  # NaN sorts last
+    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected
+
+
 def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Share of rows on the right side of p = 0.5."""
     return float(np.mean(_right(probabilities, labels)))

@@ -9,6 +9,7 @@ DIRECTIONS = Path("artifacts/directions")
 PROBES = Path("artifacts/probes")
 SCORES = Path("artifacts/scores")
 BOOTSTRAP = Path("artifacts/bootstrap")
+PREDICTORS = Path("artifacts/predictors")
 RESULTS = Path("results")
 TRANSFER = RESULTS / "transfer"
 BOOTSTRAP_TABLES = RESULTS / "bootstrap"

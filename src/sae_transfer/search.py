@@ -198,6 +198,22 @@ def _newton(
     return scale, bias
 
 
+def column_auc(features: sparse.sparray, labels: NDArray[np.int_], sign: Floats) -> Floats:
+    """AUC of sign * column over all rows, for every column [m]; ties, silent rows included, count one half.
+
+    Args:
+        features: [n, m], not negative.
+        labels: [n], 0 or 1.
+        sign: [m], above 0, below 0, or 0 for a column that has none, whose AUC is 0.5.
+
+    Returns:
+        NaN where only one class is there.
+    """
+    if len(np.unique(labels)) < 2:
+        return np.full(len(sign), np.nan)
+    return _signed_auc(entries(features), len(sign), labels, np.ones(len(labels), dtype=bool), sign)
+
+
 def _signed_auc(
     nonzeros: Entries, n_columns: int, labels: NDArray[np.int_], rows: NDArray[np.bool_], sign: Floats
 ) -> Floats:

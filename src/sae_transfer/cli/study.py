@@ -52,6 +52,7 @@ def _leftovers(params: Mapping[str, Any]) -> list[Path]:
         paths.BOOTSTRAP_TABLES: spaces | {f"{sae}_features" for sae in study.saes},
         paths.SCORES: {*spaces, *inputs.WITHOUT_LAYER},
         paths.TRANSFER: {*spaces, *inputs.WITHOUT_LAYER},
+        paths.PREDICTORS: set(study.saes),
     } | {paths.PROBES / space: datasets for space in spaces}
     return [path for folder, names in named.items() for path in _others(folder, names)]
 
