@@ -1,5 +1,6 @@
 # Two commands do everything on a fresh machine (Python 3.11 or newer, git and make): `make repro` and `make test`.
 #   make repro                  run the study and say where to look
+#   make repro PRESET=NAME      the same with presets/NAME.yaml as params.yaml
 #   make test                   run the tests
 #   make sweep                  tune the probes (JOBS=2 processes, MAX_TRIALS=100, STUDY=sweep, PRESET=name)
 #   make dashboard              look at a sweep in the browser (STUDY=sweep, PORT=8081)
@@ -7,6 +8,7 @@
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
+PRESET ?=
 TORCH_INDEX ?=
 JOBS ?= 2
 STUDY ?= sweep
@@ -22,6 +24,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 .PHONY: repro test sweep dashboard lint types check deps demo-data demo-model bench pull install install-dev
 
 repro: pull
+	$(if $(PRESET),sae-transfer preset use $(PRESET))
 	sae-transfer check
 	sae-transfer prune
 	dvc repro

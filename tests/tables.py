@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from sae_transfer import stability
 from sae_transfer.probes import Probe
 from sae_transfer.transfer import COLUMNS, TransferParams, cell, describe, reference, repeated_cell, test_set
 
@@ -61,6 +62,16 @@ def _without_layer(test, b, datasets, variation):
     verbal = Probe("verbal", "verbal", np.ones(1), 0.0)
     here = where | {"space": "verbal", "train": b, "in_domain": True}
     yield here | describe(verbal) | cell(verbal, test.labels + rng.normal(size=len(test.labels)), test, None)
+
+
+def bootstrap_tables(transfer: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The spread of the AUC of every probe under B's own template, and a feature that is always selected first."""
+    own = transfer[(transfer["probe"] != "shuffled_labels") & (transfer["test_variation"] == "default")]
+    spread = pd.concat([own.assign(varied=varied) for varied in ("groups", "sample")])
+    spread = spread.assign(resamples=20, auc_mean=spread["auc"], auc_sd=0.01, reason="")
+    stable = {"feature": 1, "varied": "groups", "resamples": 20, "rank": 1, "selected_first": 1.0, "reason": ""}
+    features = own[own["rank"] == 1].drop_duplicates(["space", "train"]).assign(**stable)
+    return spread[list(stability.COLUMNS)], features.reindex(columns=list(stability.FEATURE_COLUMNS))
 
 
 def _rows(rng, test, train, strength, sae, layer, top_k, sizes):

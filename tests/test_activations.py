@@ -30,7 +30,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from sae_transfer import activations
+from sae_transfer import activations, store
 from sae_transfer import models as loading
 from sae_transfer.activations import ModelParams, load_model, residual_stream
 from sae_transfer.records import UserError
@@ -200,6 +200,20 @@ def test_equals_the_hidden_states_of_transformers(checkpoints, family):
     # The negative control: another layer, another row.
     assert worst({0: streams[0]}, {0: expected[1]}) > 0.01
     assert worst({0: streams[0]}, {0: expected[0][::-1]}) > 0.01
+
+
+def test_last_content_is_read_where_the_prompt_ends(checkpoints):
+    """BERT's closing [SEP] is `last`; the token before it, `last_content`."""
+    folder = checkpoints["bert"]
+    found = streams_of(folder, layers=(1,), position="last_content", tokens_per_batch=60)[1]
+    full = AutoModel.from_pretrained(folder, dtype="float32").eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    for row, prompt in enumerate(PROMPTS):
+        with torch.no_grad():
+            ids = tokenizer(prompt, return_tensors="pt").input_ids
+            states = full(input_ids=ids, output_hidden_states=True).hidden_states[2][0]
+        np.testing.assert_allclose(found[row], states[-2].numpy(), rtol=1e-4, atol=1e-5)
+        assert np.abs(found[row] - states[-1].numpy()).max() > 0.01
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -399,6 +413,26 @@ def test_weights_unknown_to_the_architecture(broken):
         load_model(params_for(folder))
 
 
+@pytest.mark.parametrize(
+    ("key", "fits"),
+    [
+        ("model.embed_norm.weight", False),
+        ("model.layers.9.mlp.up_proj.weight", False),
+        ("lm_head.bias", True),
+        ("vision_tower.layers.0.weight", True),
+        ("model.vision_tower.layers.0.weight", True),
+        ("score.weight", True),
+    ],
+)
+def test_weights_besides_the_text_model_are_left_and_others_are_not(broken, key, fits):
+    folder = broken(lambda weights: weights.update({key: torch.zeros(16)}))
+    if fits:
+        load_model(params_for(folder))
+        return
+    with pytest.raises(UserError, match=f"{key} in the weights, unknown to Gemma2Model"):
+        load_model(params_for(folder))
+
+
 def test_nan_names_row_and_layer(broken):
     def change(weights):
         weights["model.embed_tokens.weight"][VOCABULARY["w9"]] = float("nan")
@@ -458,28 +492,51 @@ def hub(tmp_path, monkeypatch, gemma2):
     return commit
 
 
-def test_cached_hub_model_is_known_by_its_commit(hub, gemma2):
-    params = params_for(Path("pins/tiny.json"), name="org/tiny")
+def pinned(folder, repo, commit="unpinned"):
+    store.write_json(folder / "pins.json", {repo: commit})
+    return folder / "pins.json"
+
+
+@pytest.mark.parametrize("is_pinned", [True, False])
+def test_cached_hub_model_is_known_by_its_commit(hub, gemma2, tmp_path, is_pinned):
+    pins = pinned(tmp_path, "org/tiny", hub if is_pinned else "unpinned")
+    if is_pinned:  # what the hub calls main now is not asked
+        (tmp_path / "models--org--tiny/refs/main").write_text("f" * 40)
+    params = params_for(pins, name="org/tiny")
     model, tokenizer = load_model(params)
-    assert activations.identity(params, model, tokenizer, PROMPTS)["revision"] == hub
+    about = activations.identity(params, model, tokenizer, PROMPTS)
+    assert (about["revision"], about["pinned"]) == (hub, is_pinned)
     streams, local = residual_stream(model, tokenizer, PROMPTS, params), streams_of(gemma2)
     assert all(np.array_equal(streams[layer], local[layer]) for layer in local)
 
 
-def test_hub_out_of_reach(hub):
+def test_a_pinned_commit_that_the_cache_lacks_is_not_replaced_by_another(hub, tmp_path):
+    with pytest.raises(UserError, match="the hub cannot be reached"):
+        load_model(params_for(pinned(tmp_path, "org/tiny", "a" * 40), name="org/tiny"))
+
+
+def test_hub_out_of_reach(hub, tmp_path):
     with pytest.raises(UserError, match=r"model org/other: the hub cannot be reached.*hf download org/other"):
-        load_model(params_for(Path("pins/other.json"), name="org/other"))
+        load_model(params_for(pinned(tmp_path, "org/other"), name="org/other"))
+
+
+def test_a_hub_model_without_pins_names_what_writes_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"pins/tiny\.json: not found; `sae-transfer preset pin` writes it"):
+        load_model(params_for(Path("pins/tiny.json"), name="org/tiny"))
+    with pytest.raises(UserError, match=r"does not name org/tiny@v9; run `sae-transfer preset pin`"):
+        load_model(params_for(pinned(tmp_path, "org/tiny"), name="org/tiny", revision="v9"))
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
         ("GatedRepoError", "accept its licence at https://huggingface.co/org/tiny, then set HF_TOKEN"),
-        ("RepositoryNotFoundError", "no such model on the hub"),
+        ("RepositoryNotFoundError", "no such repository on the hub"),
         ("RevisionNotFoundError", "no revision v9"),
     ],
 )
-def test_the_hub_refuses(monkeypatch, kind, message):
+def test_the_hub_refuses(monkeypatch, tmp_path, kind, message):
     cause = type(kind, (OSError,), {})("401 Client Error\nlong story")
 
     def refuse(*_args, **_options):
@@ -487,7 +544,7 @@ def test_the_hub_refuses(monkeypatch, kind, message):
 
     monkeypatch.setattr("transformers.utils.hub.cached_file", refuse)
     with pytest.raises(UserError, match=message) as caught:
-        load_model(params_for(Path("pins/tiny.json"), name="org/tiny", revision="v9"))
+        load_model(params_for(pinned(tmp_path, "org/tiny@v9"), name="org/tiny", revision="v9"))
     assert "\n" not in str(caught.value)
 
 
@@ -512,12 +569,19 @@ def test_identity_says_what_was_run(made, gemma2):
     assert identity["layers"] == [1, 3]
     assert (identity["dtype"], identity["device"], identity["position"]) == ("float32", "cpu", "last")
     assert (identity["adds_bos"], identity["unknown_tokens"], identity["truncated_prompts"]) == (True, 0, 0)
-    assert identity["revision"] is None
+    assert (identity["revision"], identity["pinned"]) == (None, True)
     assert len(identity["weights_sha256"]) == 64
 
 
 @pytest.mark.parametrize(
-    "change", [{"dtype": "bfloat16"}, {"tokens_per_batch": 9}, {"layers": (1,)}, {"truncate": True}]
+    "change",
+    [
+        {"dtype": "bfloat16"},
+        {"tokens_per_batch": 9},
+        {"layers": (1,)},
+        {"truncate": True},
+        {"position": "last_content"},
+    ],
 )
 def test_identity_changes_with_the_run(made, gemma2, change):
     params = params_for(gemma2, **({"layers": (1, 3)} | change))

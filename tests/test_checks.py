@@ -65,6 +65,7 @@ def assign(params, *path, value):
             lambda p: assign(p, "datasets", "sums", "path", value="data/demo/x"),
             "data/demo/x: not found; `dvc pull data.dvc`",
         ),
+        (lambda p: assign(p, "verbal", "abstain", value=["no"]), "unknown key verbal.abstain; did you mean abstaining"),
         (
             lambda p: assign(p, "probe", "narow_3", value={"people": {"N": [8]}}),
             "probe.narow_3 names no space; did you mean narrow_3",

@@ -96,6 +96,8 @@ NAMED = [
     "results/bootstrap/gemma-2.5_features.csv",
     "results/bootstrap/layer_2.csv",
     "results/transfer/gemma-2.5.parquet",
+    "artifacts/scores/text.parquet",
+    "results/transfer/verbal.parquet",
     "results/transfer.csv",
     "data/demo/old.jsonl",
     "models/demo/saes/old/cfg.json",

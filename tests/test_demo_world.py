@@ -18,7 +18,7 @@ from transformers import Gemma2ForCausalLM
 from sae_transfer.datasets import generated
 from sae_transfer.demo import corpus, model
 from sae_transfer.demo.world import ABSTAIN, DOMAINS, INVENTED, KNOWN, PROPERTIES, scenes
-from sae_transfer.prompts import TEMPLATES, render
+from sae_transfer.prompts import DEMO_TEMPLATES, render
 
 ROOT = Path(__file__).parents[1]
 BY_DOMAIN = pytest.mark.parametrize("domain", DOMAINS)
@@ -193,7 +193,7 @@ def test_generated_datasets_are_the_files_in_data(datasets):
 
 def test_the_tokenizer_knows_every_word_and_adds_one_bos(tokenizer, demo):
     for domain, rows in demo.items():
-        for template in TEMPLATES:
+        for template in DEMO_TEMPLATES:
             batch = tokenizer([render(template, row.context, row.question) for row in rows])["input_ids"]
             for ids in batch:
                 assert tokenizer.unk_token_id not in ids, (domain, template, tokenizer.decode(ids))
@@ -242,7 +242,9 @@ def test_a_lesson_is_the_prompts_of_the_study(tokenizer):
     for _ in range(60):
         lesson = corpus.lesson(scene, rng, recap_share=0.0)
         prompts += [lesson.context + question for question, _ in lesson.questions]
-    assert set(prompts) == {render(template, scene.context, q.text) for template in TEMPLATES for q in scene.questions}
+    assert set(prompts) == {
+        render(template, scene.context, q.text) for template in DEMO_TEMPLATES for q in scene.questions
+    }
 
 
 def test_a_lesson_asks_as_many_answerable_as_unanswerable_questions():

@@ -181,6 +181,11 @@ def test_few_groups_have_no_interval_but_a_reason():
     assert found.reason == "9 groups, fewer than 10"
 
 
+def test_an_interval_takes_rounding_and_counts_whole_groups():
+    assert metrics.interval(1 + 1e-15, np.ones(9), 50) == metrics.interval(1.0, np.ones(9), 50)
+    assert metrics.interval(0.8, [0.7, 0.9], 9.9).reason == "9 groups, fewer than 10"
+
+
 def test_a_missing_value_has_no_interval_but_a_reason():
     found = metrics.interval(np.nan, [0.7, 0.9], 50)
     assert np.isnan([found.value, found.low, found.high]).all()

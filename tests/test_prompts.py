@@ -1,27 +1,63 @@
 import pytest
 
-from sae_transfer.prompts import TEMPLATES, render
+from sae_transfer.prompts import DEMO_TEMPLATES, TEMPLATES, find, render
 from sae_transfer.records import UserError
 
-EXPECTED = {  # word for word what the demo's language model was trained on
-    "default": "Passage: C.\nQuestion: Q?\nAnswer:",
+FIELDS = "Passage: C.\nQuestion: Q?\nAnswer:"
+UNANSWERABLE = 'Answer the question from the passage. If the passage does not tell the answer, say "unanswerable".'
+AT_LENGTH = (
+    "You are given a passage of text and a question about it. Read the passage from beginning to end, find the part "
+    "that the question is about, and answer as briefly as you can, using only what the passage says and nothing that "
+    "you know from elsewhere."
+)
+DEMO = {  # word for word what the demo's language model was trained on
+    "default": FIELDS,
     "terse": "C.\nQ?",
-    "instruction_first": "Answer the question using the passage.\n\nPassage: C.\nQuestion: Q?\nAnswer:",
+    "instruction_first": f"Answer the question using the passage.\n\n{FIELDS}",
     "instruction_last": "C.\nQ?\nAnswer the question from the text above:",
-    "may_abstain": (
-        "Answer the question from the passage. If it cannot be answered, say so.\n\nPassage: C.\nQuestion: Q?\nAnswer:"
-    ),
+    "may_abstain": f"Answer the question from the passage. If it cannot be answered, say so.\n\n{FIELDS}",
     "polite": "Please read this text carefully: C.\nNow please tell me: Q?\nYour answer:",
 }
+OTHERS = {  # (the prompt, whether it goes through the chat template)
+    "unanswerable_first": (f"{UNANSWERABLE}\n\n{FIELDS}", None),
+    "unanswerable_last": (f"Passage: C.\nQuestion: Q?\n\n{UNANSWERABLE}\nAnswer:", None),
+    "must_answer": (f"Answer the question from the passage. There is always an answer.\n\n{FIELDS}", None),
+    "question_first": ("Question: Q?\nPassage: C.\nAnswer:", None),
+    "at_length": (f"{AT_LENGTH}\n\nPassage: C.\n\nQuestion: Q?\n\nAnswer:", None),
+    "at_length_unanswerable": (
+        f'{AT_LENGTH} If the passage does not contain the answer, do not guess: reply with the word "unanswerable".'
+        "\n\nPassage: C.\n\nQuestion: Q?\n\nAnswer:",
+        None,
+    ),
+    "is_it_answerable": (
+        "Passage: C.\nQuestion: Q?\nCan this question be answered from the passage? Answer yes or no:",
+        None,
+    ),
+    "default_plain": (FIELDS, False),
+    "default_chat": (FIELDS, True),
+    "unanswerable_plain": (f"{UNANSWERABLE}\n\n{FIELDS}", False),
+    "conversation": (
+        "C.\n\nI have a question about this text: Q? If the text does not say, please tell me so.",
+        True,
+    ),
+}
+EXPECTED = {name: (text, None) for name, text in DEMO.items()} | OTHERS
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_every_template_renders_exactly(template):
-    assert render(template, "C.", "Q?") == EXPECTED[template]
+    assert (render(template, "C.", "Q?"), find(template).chat) == EXPECTED[template]
 
 
-def test_no_template_is_untested():
+def test_no_template_is_untested_and_there_are_ten_variations():
     assert set(TEMPLATES) == set(EXPECTED)
+    assert len(TEMPLATES) > 10
+    assert len(set(EXPECTED.values())) == len(EXPECTED)
+
+
+def test_the_demo_was_trained_on_six_of_them():
+    assert {name: text.format(context="C.", question="Q?") for name, text in DEMO_TEMPLATES.items()} == DEMO
+    assert list(TEMPLATES)[: len(DEMO)] == list(DEMO_TEMPLATES)
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

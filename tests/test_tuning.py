@@ -471,6 +471,7 @@ def test_a_corrupt_journal_is_refused_and_not_repaired(project, spoil, said):
         assert path.read_bytes() == before
 
 
+@pytest.mark.filterwarnings("ignore:JournalRedisBackend is experimental")
 def test_a_study_or_storage_that_is_not_there_is_one_line(project):
     swept(trials=1)
     with pytest.raises(UserError, match=r"study r: not in studies \(known: s\); `make sweep STUDY=r` starts it"):

@@ -1,14 +1,13 @@
-"""The residual stream at the last prompt token, for every wanted layer in one pass over the prompts.
+"""The residual stream at one token of each prompt, for every wanted layer in one pass over the prompts.
 
-With `models`, the only home of transformers. What identifies a set of activations is written beside it and checked
-when it is read.
+With `models` and `tokens`, the only home of transformers. What identifies a set of activations is written beside it
+and checked when it is read.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from sae_transfer import store
 from sae_transfer.models import ModelParams, decoder_layers, load_model, weights_identity
 from sae_transfer.records import UserError
+from sae_transfer.tokens import Tokens, tokenise
 
 if TYPE_CHECKING:
     import torch
@@ -26,24 +26,15 @@ if TYPE_CHECKING:
 __all__ = ["ModelParams", "Tokens", "identity", "load_model", "read", "residual_stream", "tokenise", "write"]
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """The prompts as the model sees them, in their order, and what a reader of the results should know of them."""
-
-    ids: list[list[int]]
-    adds_bos: bool
-    unknown: int
-    truncated: int
-
-
 def residual_stream(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     prompts: Sequence[str],
     params: ModelParams,
     progress: bool = False,
+    chat: Sequence[bool] | None = None,
 ) -> dict[int, np.ndarray]:
-    """The output of each wanted layer (resid_post, before any final norm) at each prompt's last token.
+    """The output of each wanted layer (resid_post, before any final norm) at each prompt's `params.position`.
 
     The layers' modules are hooked, since transformers' `hidden_states` ends with the stream after the final norm.
     Padding is on the right, so that a causal model never sees it; encoders have it masked.
@@ -54,6 +45,7 @@ def residual_stream(
         prompts: n rendered prompts.
         params: the layers, and how prompts are tokenised and batched.
         progress: whether to show a bar with prompts/s on stderr.
+        chat: whether each prompt goes through the chat template [n]; by default as params say.
 
     Returns:
         {layer: [n, d_model] float32}, rows in the order of the prompts.
@@ -64,7 +56,8 @@ def residual_stream(
     import torch
     from tqdm import tqdm
 
-    token_ids = tokenise(model, tokenizer, prompts, params).ids
+    found = tokenise(model, tokenizer, prompts, params, chat)
+    token_ids, at = found.ids, np.array(found.at)
     every_layer = decoder_layers(model)[1]
     layers = {layer: every_layer[layer] for layer in params.layers}
     streams = {layer: np.empty((len(prompts), model.config.hidden_size), np.float32) for layer in layers}
@@ -72,7 +65,7 @@ def residual_stream(
     with bar, torch.inference_mode():
         for rows in batches([len(ids) for ids in token_ids], params.tokens_per_batch):
             tokens, mask = padded([token_ids[row] for row in rows])
-            with captured(layers, torch.from_numpy(mask.sum(1) - 1).to(model.device)) as caught:
+            with captured(layers, torch.from_numpy(at[rows]).to(model.device)) as caught:
                 model(
                     input_ids=torch.from_numpy(tokens).to(model.device),
                     attention_mask=torch.from_numpy(mask).to(model.device),
@@ -84,83 +77,6 @@ def residual_stream(
                 streams[layer][rows] = values
             bar.update(len(rows))
     return streams
-
-
-def tokenise(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], params: ModelParams
-) -> Tokens:
-    """The prompts' token ids: special tokens from the tokenizer or, with a chat template, from the template alone.
-
-    A prompt that `truncate` cuts keeps its first special token (BOS, CLS) and its end, where the stream is read.
-
-    Raises:
-        UserError: as `residual_stream`, naming the row.
-    """
-    if empty := [row for row, prompt in enumerate(prompts) if not prompt.strip()]:
-        raise UserError(f"row {empty[0]}: empty prompt; every prompt needs text")
-    texts = _chat(tokenizer, prompts) if params.chat_template else list(prompts)
-    # Chat templates write BOS as text; the tokenizer would add a second one.
-    ids = _encode(tokenizer, texts, special=not params.chat_template)
-    bos, unknown = tokenizer.bos_token_id, tokenizer.unk_token_id
-    adds_bos = bos is not None and _encode(tokenizer, ["a"], special=True)[0][:1] == [bos]
-    if adds_bos:
-        _check_bos(ids, bos)
-    # Tokenizers without unknown words, such as GPT-2's, name a token of another meaning.
-    ambiguous = unknown is None or unknown in (bos, tokenizer.eos_token_id)
-    n_unknown = 0 if ambiguous else sum(row.count(unknown) for row in ids)
-    _check_vocabulary(model, ids)
-    limit = min(getattr(model.config, "max_position_embeddings", None) or 10**30, tokenizer.model_max_length)
-    ids, truncated = _fit(ids, limit, {bos, tokenizer.cls_token_id}, params.truncate)
-    return Tokens(ids, adds_bos, n_unknown, truncated)
-
-
-def _chat(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str]) -> list[str]:
-    if not tokenizer.chat_template:
-        raise UserError(f"model {tokenizer.name_or_path}: no chat template; set model.chat_template: false")
-    return [
-        tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False)
-        for prompt in prompts
-    ]
-
-
-def _encode(tokenizer: "PreTrainedTokenizerBase", texts: list[str], special: bool) -> list[list[int]]:
-    if not texts:
-        return []
-    encoded = tokenizer(
-        texts, add_special_tokens=special, padding=False, truncation=False, return_attention_mask=False, verbose=False
-    )
-    return [list(ids) for ids in encoded["input_ids"]]
-
-
-def _check_bos(ids: list[list[int]], bos: int) -> None:
-    for row, tokens in enumerate(ids):
-        if tokens.count(bos) != 1 or tokens[0] != bos:
-            raise UserError(
-                f"row {row}: {tokens.count(bos)} BOS tokens where the model expects one, at the start; "
-                "correct the chat template, or remove the token's text from the prompt"
-            )
-
-
-def _check_vocabulary(model: "PreTrainedModel", ids: list[list[int]]) -> None:
-    size = model.get_input_embeddings().num_embeddings
-    highest = max((max(tokens) for tokens in ids), default=0)
-    if highest >= size:
-        raise UserError(f"token {highest}: beyond the model's {size} embeddings; the tokenizer is another model's")
-
-
-def _fit(ids: list[list[int]], limit: int, first: set[int | None], truncate: bool) -> tuple[list[list[int]], int]:
-    """The token ids within the model's context, and how many prompts were cut for it."""
-    long = [row for row, tokens in enumerate(ids) if len(tokens) > limit]
-    if long and not truncate:
-        raise UserError(
-            f"row {long[0]}: {len(ids[long[0]])} tokens, the model's context has {limit} "
-            f"({len(long)} such rows); shorten the prompt or set model.truncate: true"
-        )
-    fitted = list(ids)
-    for row in long:
-        head = ids[row][:1] if ids[row][0] in first else []
-        fitted[row] = head + ids[row][len(ids[row]) - limit + len(head) :]
-    return fitted, len(long)
 
 
 def batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
@@ -187,17 +103,17 @@ def padded(ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @contextmanager
-def captured(layers: Mapping[int, "nn.Module"], last: "torch.Tensor") -> Iterator[dict[int, "torch.Tensor"]]:
-    """Within the block, one forward pass: {layer: [batch, d_model] float32} of each layer's output at `last`.
+def captured(layers: Mapping[int, "nn.Module"], at: "torch.Tensor") -> Iterator[dict[int, "torch.Tensor"]]:
+    """Within the block, one forward pass: {layer: [batch, d_model] float32} of each layer's output at token `at`.
 
-    Only the last position is kept, inside the hook, so that memory does not grow with layers times tokens.
+    Only that position is kept, inside the hook, so that memory does not grow with layers times tokens.
 
     Raises:
         RuntimeError: a layer ran twice or not at all.
     """
     import torch
 
-    rows = torch.arange(len(last), device=last.device)
+    rows = torch.arange(len(at), device=at.device)
     caught: dict[int, torch.Tensor] = {}
 
     def keep(layer: int) -> Callable[[object, object, Any], None]:
@@ -205,7 +121,7 @@ def captured(layers: Mapping[int, "nn.Module"], last: "torch.Tensor") -> Iterato
             if layer in caught:
                 raise RuntimeError(f"layer {layer} ran twice in one forward pass")
             hidden = output[0] if isinstance(output, tuple) else output
-            caught[layer] = hidden[rows, last].float()
+            caught[layer] = hidden[rows, at].float()
 
         return hook
 
@@ -230,13 +146,17 @@ def _check_finite(values: np.ndarray, rows: Sequence[int], layer: int) -> None:
 
 
 def identity(
-    params: ModelParams, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str]
+    params: ModelParams,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[str],
+    chat: Sequence[bool] | None = None,
 ) -> dict[str, Any]:
     """Everything that decides the values of a set of activations, as plain JSON."""
     import torch
     import transformers
 
-    tokens = tokenise(model, tokenizer, prompts, params)
+    tokens = tokenise(model, tokenizer, prompts, params, chat)
     return {
         "model": params.name,
         "source": str(params.identity),
@@ -247,10 +167,12 @@ def identity(
         "layers": list(params.layers),
         "position": params.position,
         "chat_template": params.chat_template,
+        "chat_prompts": tokens.chat,
         "truncate": params.truncate,
         "batches": {"tokens_per_batch": params.tokens_per_batch, "padding": "right", "order": "longest first"},
         "prompts_sha256": _sha256(list(prompts)),
         "tokens_sha256": _sha256(tokens.ids),  # the tokenizer and the chat template are in it
+        "positions_sha256": _sha256(tokens.at),
         "adds_bos": tokens.adds_bos,
         "unknown_tokens": tokens.unknown,
         "truncated_prompts": tokens.truncated,
@@ -272,13 +194,23 @@ def write(folder: Path, layers: Mapping[int, np.ndarray], identity: Mapping[str,
     store.write_json(folder / "identity.json", made)
 
 
+def read_identity(folder: Path) -> dict[str, Any]:
+    """What `identity` said of the activations in `folder`, with their number of rows `n`.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    made: dict[str, Any] = store.read_json(folder / "identity.json")
+    return made
+
+
 def read(folder: Path, layer: int, ids: Sequence[str] | None = None) -> np.ndarray:
     """The residual stream after `layer`, [n, d_model] float32, rows in the order of `ids`.
 
     Raises:
         UserError: the files are missing or damaged, are another run's, or were made for other rows than `ids`.
     """
-    made = store.read_json(folder / "identity.json")
+    made = read_identity(folder)
     if layer not in made["layers"]:
         has = ", ".join(str(known) for known in made["layers"])
         raise UserError(f"layer {layer}: {folder} has {has}; add it to model.layers and run `dvc repro extract`")

@@ -14,7 +14,7 @@ from sae_transfer.regimes import RegimeParams
 from sae_transfer.resampling import BootstrapParams
 from sae_transfer.stages import inputs
 from sae_transfer.stages.inputs import StudyParams
-from sae_transfer.store import missing
+from sae_transfer.store import brought_by, missing
 from sae_transfer.transfer import TransferParams
 from sae_transfer.tuning.sweep import check_sweep
 from sae_transfer.verbal import VerbalParams
@@ -49,14 +49,15 @@ def check_params(params: Mapping[str, Any]) -> None:
     needed = [model.identity, Path(study.saes_identity)]
     for name in params["datasets"]:
         dataset = config.section(params, DatasetParams, "datasets", name)
-        needed.append(dataset.path)
+        files = (*dataset.train_files, *dataset.test_files)
+        needed += [dataset.path / file for file in files] or [dataset.path]
         for template in (dataset.template, *dataset.variations):
             if template not in prompts.TEMPLATES:
                 known = closest(template, prompts.TEMPLATES)
                 raise UserError(f"params.yaml: datasets.{name}: template {template} is unknown; {known}")
     for path in needed:
         if not path.exists():
-            raise missing(path) if _pulled(path) else UserError(f"{path}: not found; correct it in params.yaml")
+            raise missing(path) if brought_by(path) else UserError(f"{path}: not found; correct it in params.yaml")
 
 
 def check_names(params: Mapping[str, Any]) -> StudyParams:
@@ -78,7 +79,3 @@ def _check_defined(where: str, names: Iterable[str], defined: Collection[str]) -
     for name in names:
         if name not in defined:
             raise UserError(f"params.yaml: {where} names {name}, which is not defined; {closest(name, defined)}")
-
-
-def _pulled(path: Path) -> bool:
-    return path.parts[:1] == ("models",) or (path.parts[:1] == ("data",) and path.parts[1:2] != ("external",))

@@ -81,7 +81,8 @@ def score(
     model, tokenizer = activations.load_model(chosen)
     X: Any = activations.residual_stream(model, tokenizer, prompts, chosen, progress)[layer]
     if not space.startswith("layer_"):
-        sae = features.load_sae(space, config.section(params, SaeParams, "saes", space))
+        pins = Path(params["study"]["saes_identity"])
+        sae = features.load_sae(space, config.section(params, SaeParams, "saes", space), pins)
         X = features.encode(sae, space, X).features
     scores = probe.score(X)
     probabilities = probe.probability(scores)

@@ -1,43 +1,24 @@
-"""SAE features of residual streams: encoding with any SAE that SAELens loads, stored as sparse rows.
-
-The only home of sae_lens, which is imported inside functions since it takes seconds.
-"""
+"""SAE features of residual streams: encoding with any SAE that SAELens loads (see `saes`), stored as sparse rows."""
 
 import hashlib
-import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
 from scipy import sparse
 
-from sae_transfer.config import Params
 from sae_transfer.records import UserError
+from sae_transfer.saes import SaeParams, as_trained, centres, layer_of, load_sae
 from sae_transfer.store import damaged, missing, read_arrays, read_json, replacing, write_arrays, write_json
 
+__all__ = ["Health", "SaeParams", "encode", "layer_of", "load_sae", "read", "read_health", "write"]
+
 BATCH_BYTES = 256 * 2**20  # of one dense [batch, d_sae] float32 buffer; SAELens allocates a few of them
-
-
-class SaeParams(Params):
-    """An SAE on the residual stream after `layer`: a folder that SAELens saved (`path`), or `release` and `id`."""
-
-    layer: int
-    path: Path | None = None
-    release: str | None = None
-    id: str | None = None
-    device: Literal["cpu", "cuda", "mps"] = "cpu"
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "SaeParams":
-        if (self.path is None) == (self.release is None) or (self.release is None) != (self.id is None):
-            raise ValueError("give either a path, or a release and an id")
-        return self
 
 
 class Encoded(NamedTuple):
@@ -76,62 +57,6 @@ class Directions:
     objective: str
 
 
-def load_sae(name: str, params: SaeParams) -> Any:
-    """The SAE in float32, checked against the layer that params name.
-
-    Raises:
-        UserError: not found, damaged, its hook is at another place, or it expects activations that SAELens would not
-            normalise.
-    """
-    if params.path is not None and not params.path.is_dir():
-        raise _not_found(name, params.path)
-    from sae_lens import SAE
-    from safetensors import SafetensorError
-
-    try:
-        if params.path is not None:
-            sae = SAE.load_from_disk(params.path, device=params.device, dtype="float32")
-        else:
-            sae = SAE.from_pretrained(params.release, params.id, device=params.device, dtype="float32")
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        source = params.path or f"{params.release} {params.id}"
-        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"saes.{name}: cannot load {source}: {cause}; restore it or correct params.yaml") from None
-    _check(name, params, sae.cfg.metadata.hook_name, sae.cfg.normalize_activations)
-    return sae.eval()
-
-
-def _not_found(name: str, path: Path) -> UserError:
-    if path.parts[:1] == ("models",):
-        return UserError(f"saes.{name}: {missing(path)}")
-    return UserError(f"saes.{name}: {path}: no such folder; correct its path in params.yaml")
-
-
-def _check(name: str, params: SaeParams, hook: str | None, normalisation: str) -> None:
-    if hook is not None and layer_of(hook) is None:
-        raise UserError(f"saes.{name}: its hook is {hook}, which is not on the residual stream; choose another SAE")
-    if hook is not None and layer_of(hook) != params.layer:
-        raise UserError(
-            f"saes.{name}: its hook is {hook}, but params say layer {params.layer}; set layer to the hook's"
-        )
-    if normalisation not in ("none", "layer_norm", "constant_norm_rescale"):
-        raise UserError(
-            f"saes.{name}: normalize_activations = {normalisation} is not folded into its weights, so its features "
-            "would be wrong; fold it with SAELens before saving"
-        )
-
-
-def layer_of(hook: str) -> int | None:
-    """The layer whose output a hook reads: blocks.3.hook_resid_post and model.layers.3 give 3, resid_pre of 3 gives 2.
-
-    None for a hook that is not on the residual stream between layers.
-    """
-    match = re.search(r"(?:blocks|layers|h)\.(\d+)(.*)$", hook)
-    if match is None or match[2] not in ("", ".hook_resid_post", ".hook_resid_pre"):
-        return None
-    return int(match[1]) - match[2].endswith("pre")
-
-
 def encode(
     sae: Any, name: str, activations: NDArray[np.float32], progress: Callable[[int], object] = lambda rows: None
 ) -> Encoded:
@@ -152,6 +77,7 @@ def encode(
     if activations.shape[1] != d_in:
         raise UserError(f"saes.{name}: d_in is {d_in}, but the model's activations have {activations.shape[1]} numbers")
     size = max(1, BATCH_BYTES // (4 * d_sae))
+    activations = as_trained(sae, activations)
     mean = activations.mean(axis=0, dtype=np.float64)
     rebuilt = np.empty(activations.shape, dtype=np.float32)
     blocks, missed, spread = [], 0.0, 0.0
@@ -177,8 +103,9 @@ def directions(sae: Any, feature_ids: NDArray[np.int64]) -> Directions:
     """The directions of some features in the coordinates of the raw residual stream.
 
     What SAELens does beside the two matrices is folded in: a gated SAE's magnitude scale; the decoder norm that a TopK
-    SAE moves from decoder to activation; layer_norm's centring over d_model, which takes an encoder's mean away. The
-    length by which layer_norm and constant_norm_rescale divide is a row's own and left out: it changes no direction.
+    SAE moves from decoder to activation; centring over d_model by layer_norm or by TransformerLens, which takes an
+    encoder's mean away. The length by which layer_norm and constant_norm_rescale divide is a row's own and left out: it
+    changes no direction.
 
     Args:
         sae: what `load_sae` gave.
@@ -194,7 +121,7 @@ def directions(sae: Any, feature_ids: NDArray[np.int64]) -> Directions:
         if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
             norm = decoder.norm(dim=1, keepdim=True)
             encoder, decoder = encoder * norm, decoder / norm
-        if sae.cfg.normalize_activations == "layer_norm":
+        if sae.cfg.normalize_activations == "layer_norm" or centres(sae):
             encoder = encoder - encoder.mean(dim=1, keepdim=True)
     objective = sae.cfg.metadata.training_architecture or sae.cfg.architecture()
     return Directions(feature_ids, encoder.cpu().numpy(), decoder.cpu().numpy(), str(objective))
@@ -230,8 +157,18 @@ def _sparse_rows(dense: Any) -> sparse.csr_array:
     return sparse.csr_array((values, column.astype(np.int32), ends.astype(np.int64)), shape=tuple(dense.shape))
 
 
-def write(folder: Path, name: str, features: sparse.csr_array, health: Health, sha256_of_activations: str) -> None:
-    """`<name>.npz` (8 bytes a non-zero) and beside it `<name>.json` with the SAE's health and what was encoded."""
+def write(
+    folder: Path,
+    name: str,
+    features: sparse.csr_array,
+    health: Health,
+    sha256_of_activations: str,
+    source: Mapping[str, Any] | None = None,
+) -> None:
+    """`<name>.npz` (8 bytes a non-zero) and beside it `<name>.json`: the SAE's health, what was encoded, with what.
+
+    `source` is what `saes.check_fits` says of the SAE.
+    """
     path = folder / f"{name}.npz"
     with replacing(path) as temporary:
         np.savez(
@@ -243,7 +180,8 @@ def write(folder: Path, name: str, features: sparse.csr_array, health: Health, s
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     about = {key: None if value != value else value for key, value in asdict(health).items()}
-    write_json(path.with_suffix(".json"), about | {"activations": sha256_of_activations, "sha256": digest})
+    about |= {"activations": sha256_of_activations, "sha256": digest, "source": dict(source or {})}
+    write_json(path.with_suffix(".json"), about)
 
 
 def read(folder: Path, name: str) -> sparse.csr_array:

@@ -139,10 +139,11 @@ def interval(value: float, resampled: ArrayLike, n_groups: float) -> Estimate:
     """
     if np.isnan(value):
         return Estimate(value, np.nan, np.nan, "one class")
-    if not 0 <= value <= 1:
+    if not -1e-9 <= value <= 1 + 1e-9:
         raise ValueError(f"{value} is no share; a difference has `difference_interval`")
     if n_groups < MIN_GROUPS:
-        return Estimate(value, np.nan, np.nan, f"{n_groups:.0f} groups, fewer than {MIN_GROUPS}")
+        return Estimate(value, np.nan, np.nan, f"{int(n_groups)} groups, fewer than {MIN_GROUPS}")
+    value = min(max(value, 0.0), 1.0)  # means of shares may round beyond
     centre = _inwards(value, n_groups)
     n = centre * (1 - centre) / _variance(value, resampled, n_groups)
     low, high = _wilson(value, n, _quantile(n_groups))

@@ -1,6 +1,6 @@
 """Loading a Hugging Face model to read its residual stream: no LM head, no layer above the last wanted one.
 
-With `activations`, the only home of transformers, which is imported inside functions: it takes seconds.
+With `activations` and `tokens`, the only home of transformers, which is imported inside functions: it takes seconds.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 from safetensors import SafetensorError
 
-from sae_transfer import store
+from sae_transfer import hub, pins, store
 from sae_transfer.config import Params
 from sae_transfer.records import UserError
 
@@ -28,6 +28,12 @@ LAYER_LISTS = ("layers", "h", "encoder.layer")
 TEXT_WEIGHTS = {r"^(?:model\.)?language_model\.(?:model\.)?": ""}
 TEXT_WEIGHTS_WITH_HEAD = {r"^(?:model\.)?language_model\.(?:model\.)?": "model."}
 
+# What a checkpoint may hold besides the text model: heads, other senses, and counters that older versions saved.
+BESIDES = re.compile(
+    r"(?:\w+\.)?(?:lm_head|embed_out|score|classifier|qa_outputs|cls|pooler|mtp|vis\w*|audio\w*|multi_modal_projector|"
+    r"embeddings\.position_ids)\b"
+)
+
 # The poolers of encoders read the residual stream and do not write to it; many checkpoints lack theirs.
 READERS = ("pooler.",)
 
@@ -35,7 +41,8 @@ READERS = ("pooler.",)
 class ModelParams(Params):
     """The model and how it is run: all of it is part of what identifies an activation.
 
-    `name` is a folder or a hub id; `identity` is the file or folder that DVC depends on in its place.
+    `name` is a folder or a hub id; `identity` is what DVC depends on in its place: the folder, or the pins of a hub
+    model (see `pins`), whose commit is loaded. `position` is explained in `tokens`.
     """
 
     name: str
@@ -46,7 +53,8 @@ class ModelParams(Params):
     device: str = "auto"
     tokens_per_batch: int = Field(default=8192, gt=0)
     chat_template: bool = False
-    position: Literal["last"] = "last"
+    position: Literal["last", "last_content"] = "last"
+    prepend_bos: bool = False  # before prompts to which the tokenizer adds none (GPT-2), for SAEs that were trained so
     truncate: bool = False
     trust_remote_code: bool = False
 
@@ -77,7 +85,7 @@ def _load(params: ModelParams, *, head: bool) -> tuple["PreTrainedModel", "PreTr
     import torch
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-    device = _device(params.device)
+    device = available_device(params.device)
     with _explained(params), _quiet():
         source = _source(params)
         tokenizer = AutoTokenizer.from_pretrained(params.name, **source)
@@ -116,16 +124,21 @@ def decoder_layers(model: "PreTrainedModel") -> tuple[str, list["nn.Module"]]:
     )
 
 
-def weights_identity(params: ModelParams) -> dict[str, str | None]:
-    """What pins the weights: the commit of a hub model, or the sha256 of a folder's weights and config."""
+def weights_identity(params: ModelParams) -> dict[str, str | bool | None]:
+    """What pins the weights: the commit of a hub model, or the sha256 of a folder's weights and config.
+
+    `pinned` says whether the commit is the one of the pins file, or what an unpinned name stood for when it ran.
+    """
     folder = Path(params.name)
     if not folder.is_dir():
-        return {"revision": _resolved_revision(params, local_files_only=True), "weights_sha256": None}
+        pinned = pins.commit(params.identity, params.name, params.revision)
+        commit = _resolved_revision(params, local_files_only=True)
+        return {"revision": commit, "pinned": commit == pinned, "weights_sha256": None}
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), folder / "config.json"]):
         with path.open("rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return {"revision": None, "weights_sha256": digest.hexdigest()}
+    return {"revision": None, "pinned": True, "weights_sha256": digest.hexdigest()}
 
 
 def _source(params: ModelParams) -> dict[str, Any]:
@@ -135,18 +148,20 @@ def _source(params: ModelParams) -> dict[str, Any]:
         if params.identity.parts[0] == "models":
             raise store.missing(params.identity)
         raise UserError(f"model {params.name}: no such folder; correct model.name")
-    revision = None if local else _resolved_revision(params)
-    return {"revision": revision or "main", "trust_remote_code": params.trust_remote_code}
+    revision = "main" if local else _resolved_revision(params)
+    return {"revision": revision, "trust_remote_code": params.trust_remote_code}
 
 
 def _resolved_revision(params: ModelParams, local_files_only: bool = False) -> str:
-    """The commit hash behind the revision: the hub's cache keeps each commit in a folder of that name."""
+    """The pinned commit; where the model is unpinned, the one that its revision stands for."""
     from transformers.utils.hub import cached_file
 
-    path = cached_file(
-        params.name, "config.json", revision=params.revision or "main", local_files_only=local_files_only
-    )
-    return Path(str(path)).parent.name
+    path = cached_file(params.name, "config.json", revision=_wanted(params), local_files_only=local_files_only)
+    return hub.commit_of(str(path))
+
+
+def _wanted(params: ModelParams) -> str:
+    return pins.commit(params.identity, params.name, params.revision) or params.revision or "main"
 
 
 def _text_config(params: ModelParams, source: dict[str, Any], *, shortened: bool) -> tuple["PretrainedConfig", int]:
@@ -179,7 +194,11 @@ def _check_weights(name: str, model: "PreTrainedModel", loading: Mapping[str, An
     # Anchored, or the layers of a vision tower would count as the text model's.
     layer = re.compile(rf"(?:{model.base_model_prefix}\.)?{re.escape(path)}\.(\d+)\.")
     matches = {key: layer.match(key) for key in loading["unexpected_keys"]}
-    unknown = sorted(key for key, match in matches.items() if match and not len(layers) <= int(match[1]) < total)
+    unknown = sorted(
+        key
+        for key, match in matches.items()
+        if (not len(layers) <= int(match[1]) < total if match else not BESIDES.match(key))
+    )
     if unknown:
         raise UserError(
             f"model {name}: {_some(unknown)} in the weights, unknown to {type(model).__name__}; correct its config.json"
@@ -190,7 +209,12 @@ def _some(keys: list[str]) -> str:
     return keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} more"
 
 
-def _device(name: str) -> str:
+def available_device(name: str, key: str = "model.device") -> str:
+    """The device of this name, or the best there is for `auto`; `key` is where params say it.
+
+    Raises:
+        UserError: it is not there.
+    """
     import torch
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -198,7 +222,7 @@ def _device(name: str) -> str:
         return next(kind for kind, there in available.items() if there)
     if not available.get(name.split(":")[0], False):
         usable = [kind for kind, there in available.items() if there]
-        raise UserError(f"device {name}: not available here; set model.device to auto or {' or '.join(usable)}")
+        raise UserError(f"device {name}: not available here; set {key} to auto or {' or '.join(usable)}")
     return name
 
 
@@ -230,25 +254,8 @@ def _explained(params: ModelParams) -> Iterator[None]:
 
 
 def _remedy(params: ModelParams, error: BaseException) -> str:
-    kinds, cause = set[str](), error
-    while True:
-        kinds.add(type(cause).__name__)
-        following = cause.__cause__ or cause.__context__
-        if following is None:
-            break
-        cause = following
-    page = f"https://huggingface.co/{params.name}"
-    if "GatedRepoError" in kinds:
-        return f"gated; accept its licence at {page}, then set HF_TOKEN to a token of that account"
-    if kinds & {"RepositoryNotFoundError", "HFValidationError"}:
-        return "no such folder, and no such model on the hub; correct model.name, or set HF_TOKEN if it is private"
-    if "RevisionNotFoundError" in kinds:
-        return f"no revision {params.revision}; see {page}/commits/main"
-    if kinds & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout"}:
-        return (
-            "the hub cannot be reached and its cache lacks the model; where there is a network run "
-            f"`hf download {params.name} --local-dir DIR`, copy DIR here and set model.name to it"
-        )
+    if (advice := hub.remedy(params.name, _wanted(params), error)) is not None:
+        return advice
     if "trust_remote_code" in str(error):
         return "needs code of its own; read that code, then set model.trust_remote_code: true"
     if "safetensors" in str(error):

@@ -16,6 +16,7 @@ import safetensors.numpy
 
 from sae_transfer.records import UserError
 
+FETCHED = ("squad", "idk", "boolq")  # what `sae-transfer data fetch` brings to data/external/
 ABOUT = "about"  # the one metadata entry of a safetensors file
 
 
@@ -95,9 +96,19 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def missing(path: Path) -> UserError:
     """What to say of a pipeline file that is not there."""
-    if path.parts[:1] in (("data",), ("models",)):
-        return UserError(f"{path}: not found; `dvc pull {path.parts[0]}.dvc` brings it")
-    return UserError(f"{path}: not found; `dvc repro` makes it")
+    return UserError(f"{path}: not found; {brought_by(path) or '`dvc repro` makes it'}")
+
+
+def brought_by(path: Path) -> str | None:
+    """Which command brings a raw file of the project; None for outputs and for a user's own files."""
+    match path.parts:
+        case ("data", "external", name, *_):
+            return f"`sae-transfer data fetch {name}` brings it" if name in FETCHED else None
+        case ("data" | "models" as folder, *_):
+            return f"`dvc pull {folder}.dvc` brings it"
+        case ("pins", *_):
+            return "`sae-transfer preset pin` writes it"
+    return None
 
 
 def damaged(path: Path, error: Exception) -> UserError:

@@ -48,17 +48,19 @@ def answering_log_odds(
     prompts: Sequence[str],
     abstaining: Sequence[int],
     params: ModelParams,
+    chat: Sequence[bool] | None = None,
 ) -> NDArray[np.float64]:
     """log((1 - p) / p) for each of n prompts, p the probability that the next token is an abstaining one.
 
-    Prompts of one length run together, so that no position but the last needs logits, and nothing is padded.
+    `chat` says which prompts enter the chat template, by default as the params do. Prompts of one length run together,
+    so that no position but the last needs logits, and nothing is padded.
 
     Raises:
         UserError: as `tokenise`, or logits that are not finite.
     """
     import torch
 
-    ids = tokenise(model, tokenizer, prompts, params).ids
+    ids = tokenise(model, tokenizer, prompts, params, chat).ids
     vocabulary = model.get_input_embeddings().num_embeddings
     odds = np.empty(len(ids))
     with torch.inference_mode():

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from sae_transfer.cli import compare, data, score, study, sweep
+from sae_transfer.cli import compare, data, preset, score, study, sweep
 from sae_transfer.records import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -19,6 +19,12 @@ app.command()(sweep.dashboard)
 data_app = typer.Typer(no_args_is_help=True, help="Datasets under data/.")
 data_app.command()(data.generate)
 app.add_typer(data_app, name="data")
+
+preset_app = typer.Typer(no_args_is_help=True, help="Whole studies to start from: presets/NAME.yaml.")
+preset_app.command("list")(preset.show)
+preset_app.command()(preset.use)
+preset_app.command()(preset.pin)
+app.add_typer(preset_app, name="preset")
 
 
 def main() -> None:

@@ -11,9 +11,13 @@ from sae_transfer import config, paths, store
 
 def check() -> None:
     """Check params.yaml before a run: every section, every name, and that files and layers are there."""
+    from sae_transfer import presets
     from sae_transfer.checks import check_params
 
-    check_params(config.read())
+    params = config.read()
+    check_params(params)
+    for name in presets.unpinned(params):
+        print(f"{name} is unpinned: another run may take another version; `sae-transfer preset pin` pins it")
     print("params.yaml is in order")
 
 

@@ -11,7 +11,7 @@ from sae_transfer.datasets import boolq, idk, squad, table
 from sae_transfer.datasets.table import Columns
 from sae_transfer.records import ANSWERABLE, UNANSWERABLE, Row, UserError, closest
 from sae_transfer.splits import Questions, Quota
-from sae_transfer.store import missing
+from sae_transfer.store import brought_by, missing
 
 __all__ = ["LOADERS", "Columns", "DatasetParams", "Quota", "load"]
 
@@ -96,7 +96,7 @@ def _is_about(file: str) -> bool:
 
 
 def _not_found(name: str, path: Path) -> UserError:
-    if path.parts[:1] == ("data",) and path.parts[:2] != ("data", "external"):
+    if brought_by(path):
         return UserError(f"dataset {name}: {missing(path)}")
     return UserError(f"dataset {name}: {path}: not found; correct its path, train_files or test_files in params.yaml")
 

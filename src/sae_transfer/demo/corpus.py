@@ -6,7 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from sae_transfer.demo.world import DOMAINS, Question, Scene, scenes
-from sae_transfer.prompts import TEMPLATES
+from sae_transfer.prompts import DEMO_TEMPLATES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -41,7 +41,7 @@ def build_tokenizer() -> "PreTrainedTokenizerFast":
     from transformers import PreTrainedTokenizerFast
 
     split = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
-    texts = [*TEMPLATES.values(), *(text for domain in DOMAINS for text in _samples(domain))]
+    texts = [*DEMO_TEMPLATES.values(), *(text for domain in DOMAINS for text in _samples(domain))]
     words = sorted({word for text in texts for word, _ in split.pre_tokenize_str(text.lower())} - {"{", "}"})
     vocabulary = {word: i for i, word in enumerate([*SPECIAL, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -81,7 +81,7 @@ def lesson(scene: Scene, rng: Random, recap_share: float) -> Lesson:
     if rng.random() < recap_share:
         asked = rng.sample(scene.questions, min(QUESTIONS + 2, len(scene.questions)))
         return Lesson(scene.context, tuple((each.recap, each.completion) for each in asked))
-    head, tail = TEMPLATES[rng.choice(sorted(TEMPLATES))].split("{context}")
+    head, tail = DEMO_TEMPLATES[rng.choice(sorted(DEMO_TEMPLATES))].split("{context}")
     asked = balanced(scene.questions, QUESTIONS, rng)
     return Lesson(head + scene.context, tuple((tail.format(question=each.text), each.answer) for each in asked))
 

@@ -15,7 +15,7 @@ from sae_transfer.demo.corpus import balanced
 from sae_transfer.demo.world import DOMAINS, scenes
 from sae_transfer.features import SaeParams
 from sae_transfer.models import decoder_layers
-from sae_transfer.prompts import TEMPLATES, render
+from sae_transfer.prompts import DEMO_TEMPLATES, render
 from sae_transfer.records import generator, stable_hash
 
 SEED = 0
@@ -59,7 +59,7 @@ def prompts(n: int, *, held_out: bool) -> list[str]:
     while len(texts) < n:
         scene = next(rng.choice(sources))
         asked = balanced(scene.questions, 2, rng)
-        texts += [render(rng.choice(sorted(TEMPLATES)), scene.context, question.text) for question in asked]
+        texts += [render(rng.choice(sorted(DEMO_TEMPLATES)), scene.context, question.text) for question in asked]
     return texts[:n]
 
 

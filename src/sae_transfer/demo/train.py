@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from sae_transfer.demo import corpus, model, saes
-from sae_transfer.prompts import TEMPLATES
+from sae_transfer.prompts import DEMO_TEMPLATES
 from sae_transfer.store import write_json
 
 FOLDER = Path("models/demo")
@@ -21,7 +21,7 @@ def main() -> None:
     tokenizer.save_pretrained(FOLDER / "model")
     accuracies = {
         name: model.accuracy(language_model, tokenizer, 1000, templates)
-        for name, templates in (("default template", ["default"]), ("all templates", sorted(TEMPLATES)))
+        for name, templates in (("default template", ["default"]), ("all templates", sorted(DEMO_TEMPLATES)))
     }
     for name, table in accuracies.items():
         print(f"{name}: {model.table(table)}")

@@ -1,5 +1,7 @@
 """directions: where the features that fire lie in the residual stream, every SAE of the study in one process."""
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -16,7 +18,7 @@ def directions() -> None:
     study = config.section(params, StudyParams, "study")
     for name in study.saes:
         often = np.any([_fires_often(inputs.training(name, dataset).X) for dataset in study.datasets], axis=0)
-        sae = features.load_sae(name, config.section(params, SaeParams, "saes", name))
+        sae = features.load_sae(name, config.section(params, SaeParams, "saes", name), Path(study.saes_identity))
         found = features.directions(sae, np.flatnonzero(often))
         features.write_directions(paths.DIRECTIONS / f"{name}.safetensors", found)
 

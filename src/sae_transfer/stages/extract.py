@@ -1,4 +1,6 @@
-"""extract@<dataset>: prompts -> the residual stream at each prompt's last token, for every wanted layer."""
+"""extract@<dataset>: prompts -> the residual stream at one token of each prompt, for every wanted layer."""
+
+import sys
 
 from sae_transfer import activations, config, paths, store
 from sae_transfer.activations import ModelParams
@@ -13,8 +15,11 @@ def extract(dataset: str) -> None:
     texts = list(table["prompt"])
     model, tokenizer = activations.load_model(params)
     store.check_room(paths.ACTIVATIONS, len(texts) * len(params.layers) * model.config.hidden_size * FLOAT32)
-    layers = activations.residual_stream(model, tokenizer, texts, params, progress=True)
-    about = activations.identity(params, model, tokenizer, texts)
+    chat = list(table["chat"].fillna(params.chat_template))
+    layers = activations.residual_stream(model, tokenizer, texts, params, progress=True, chat=chat)
+    about = activations.identity(params, model, tokenizer, texts, chat)
+    if not about["pinned"]:
+        print(f"{params.name}: unpinned, read at commit {about['revision']}", file=sys.stderr)
     activations.write(paths.ACTIVATIONS / dataset, layers, about, list(table["variation"] + "/" + table["id"]))
 
 

@@ -21,6 +21,7 @@ def prepare(dataset: str) -> None:
             "variation": variation,
             "label": row.label,
             "prompt": prompts.render(variation, row.context, row.question),
+            "chat": prompts.find(variation).chat,
             "context": row.context,
             "question": row.question,
             "answer": row.answer,
@@ -30,7 +31,8 @@ def prepare(dataset: str) -> None:
         for split, part in (("train", train), ("test", test))
         for row in part
     ]
-    store.write_table(paths.PROMPTS / f"{dataset}.parquet", pd.DataFrame(table))
+    # "boolean" has a missing value: a template that leaves the chat template to the model's params
+    store.write_table(paths.PROMPTS / f"{dataset}.parquet", pd.DataFrame(table).astype({"chat": "boolean"}))
 
 
 if __name__ == "__main__":

@@ -71,12 +71,12 @@ def where(train: str, condition: Condition, params: Mapping[str, Any]) -> dict[s
 
 def evaluate(
     probes: list[Probe], condition: Condition, matrices: Mapping[str, Matrix], residual: Reference | None
-) -> tuple[list[dict[str, Any]], list[pd.DataFrame]]:
+) -> tuple[list[dict[str, Any]], pd.DataFrame]:
     """Table rows of the probes on one condition, and the scores of every test row; a control's repeats share a row.
 
     `matrices` has the condition's rows by the names that `Probe.reads` gives them.
     """
-    rows, columns = [], []
+    rows, scored = [], []
     for _, same in groupby(probes, key=lambda p: (p.kind, p.family, p.rank, p.n_features)):
         group = list(same)
         scores = [probe.score(matrices[probe.reads]) for probe in group]
@@ -84,29 +84,31 @@ def evaluate(
             rows.append(describe(group[0]) | repeated_cell(group, scores, condition.rows, residual))
         else:
             rows.append(describe(group[0]) | cell(group[0], scores[0], condition.rows, residual))
-            columns.append(_score_column(group[0], scores[0], condition))
-    return rows, columns
+            scored.append((group[0], scores[0]))
+    return rows, _score_columns(scored, condition)
 
 
-def _score_column(probe: Probe, scores: NDArray[np.float64], condition: Condition) -> pd.DataFrame:
-    return pd.DataFrame(
+def _score_columns(scored: list[tuple[Probe, NDArray[np.float64]]], condition: Condition) -> pd.DataFrame:
+    """One row a (probe, test row), probe after probe."""
+    about = pd.DataFrame(
         {
-            "train": "",
-            "test": condition.test,
-            "n_train": probe.n_train,
-            "test_variation": condition.prompts["variation"].to_numpy(),
-            "condition": condition.name,
-            "probe": probe.kind,
-            "family": probe.family,
-            "rank": probe.rank,
-            "n_features": probe.n_features,
-            "selected": probe.selected,
-            "id": condition.prompts["id"].to_numpy(),
-            "group": condition.prompts["group"].to_numpy(),
-            "label": condition.prompts["label"].to_numpy(),
-            "score": scores,
-            "probability": probe.probability(scores),
+            "n_train": [probe.n_train for probe, _ in scored],
+            "probe": [probe.kind for probe, _ in scored],
+            "family": [probe.family for probe, _ in scored],
+            "rank": [probe.rank for probe, _ in scored],
+            "n_features": [probe.n_features for probe, _ in scored],
+            "selected": [probe.selected for probe, _ in scored],
         }
+    )
+    prompts = condition.prompts[["id", "group", "label"]].reset_index(drop=True)
+    made = about.loc[about.index.repeat(len(prompts))].reset_index(drop=True)
+    made = made.join(pd.concat([prompts] * len(scored), ignore_index=True))
+    return made.assign(
+        test=condition.test,
+        test_variation=condition.prompts["variation"].iloc[0],
+        condition=condition.name,
+        score=np.concatenate([scores for _, scores in scored]),
+        probability=np.concatenate([probe.probability(scores) for probe, scores in scored]),
     )
 
 
@@ -128,9 +130,9 @@ class Collected:
         residual: Reference | None,
         params: Mapping[str, Any],
     ) -> None:
-        rows, columns = evaluate(probes, condition, matrices, residual)
+        rows, scores = evaluate(probes, condition, matrices, residual)
         self.rows += [self.about | where(train, condition, params) | row for row in rows]
-        self.scores += [column.assign(train=train) for column in columns]
+        self.scores.append(scores.assign(train=train))
 
     def write(self) -> None:
         table = pd.DataFrame(self.rows, columns=list(COLUMNS)).astype({"layer": "Int64"})

@@ -26,14 +26,20 @@ def verbal_judgement() -> None:
         abstaining = verbal.first_tokens(tokenizer, chosen.abstaining)
         for test in study.datasets:
             tested = list(conditions(test, inputs.prompt_table(test), params))
-            prompts = pd.concat([condition.prompts["prompt"] for condition in tested]).drop_duplicates()
-            odds = verbal.answering_log_odds(model, tokenizer, list(prompts), abstaining, model_params)
-            by_prompt = dict(zip(prompts, odds, strict=True))
+            asked = pd.concat([_asked(condition.prompts, model_params) for condition in tested]).drop_duplicates()
+            texts, chat = list(asked["prompt"]), list(asked["chat"])
+            odds = verbal.answering_log_odds(model, tokenizer, texts, abstaining, model_params, chat)
+            by_prompt = dict(zip(asked.itertuples(index=False, name=None), odds, strict=True))
             for condition in tested:
                 if condition.name == "test":
-                    score = np.array([by_prompt[prompt] for prompt in condition.prompts["prompt"]])[:, None]
+                    rows = _asked(condition.prompts, model_params).itertuples(index=False, name=None)
+                    score = np.array([by_prompt[row] for row in rows])[:, None]
                     found.add(test, [PROBE], condition, {"space": score}, None, params)
     found.write()
+
+
+def _asked(prompts: pd.DataFrame, params: ModelParams) -> pd.DataFrame:
+    return prompts[["prompt"]].assign(chat=prompts["chat"].fillna(params.chat_template).astype(bool))
 
 
 if __name__ == "__main__":
