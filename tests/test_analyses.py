@@ -13,22 +13,27 @@ from sae_transfer import (
     activations,
     alignment,
     calibration,
+    config,
     features,
     paths,
+    probe_files,
+    probes,
     sae_comparison,
     splitting,
     store,
     variations,
 )
 from sae_transfer.features import Directions, Health
+from sae_transfer.probes import ProbeParams
 from sae_transfer.records import UserError
+from sae_transfer.stages import inputs
 from sae_transfer.stages.calibration import calibrate
-from sae_transfer.stages.fit import fit
 from sae_transfer.stages.saes import compare
 from sae_transfer.stages.similarity import similarity
 from sae_transfer.stages.variations import vary
 
 D, WIDTH, N = 12, 40, 120
+PROBE = {"n_folds": 3, "C": [0.1, 1.0], "N": [2, 4], "top_k": 3, "repeats": 3}
 STAGES = (similarity, vary, calibrate, compare)
 TABLES = {
     "similarity": alignment.COLUMNS,
@@ -47,7 +52,7 @@ def params(saes):
         "model": {"name": "tiny", "layers": [1]},
         "saes": {name: {"layer": 1, "path": f"saes/{name}"} for name in saes},
         "datasets": {},
-        "probe": {"n_folds": 3, "C": [0.1, 1.0], "N": [2, 4], "top_k": 3, "repeats": 3, "matched_n_train": 80},
+        "probe": PROBE,
         "transfer": {"resamples": 50},
     }
 
@@ -83,7 +88,9 @@ def study(folder, monkeypatch, *, saes=("s", "t"), templates=("own", "terse"), i
         features.write_directions(paths.DIRECTIONS / f"{sae}.safetensors", Directions(ids, *arrays, "topk"))
     for space in ("layer_1", *saes):
         for dataset in ("a", "b"):
-            fit(space, dataset)
+            method = probes.layer_probes if space == "layer_1" else probes.sae_probes
+            fitted = method(inputs.training(space, dataset), 0, config.parse(ProbeParams, PROBE, "probe"))
+            probe_files.write(paths.PROBES / space / dataset, fitted)
     scale = 0.0 if constant else 1.0
     resampled = {name: scale * (np.eye(D)[0] + 0.1 * rng.normal(size=(5, D))) for name in "ab"}
     store.write_arrays(paths.BOOTSTRAP / "layer_1" / "probes.safetensors", resampled, {})
