@@ -213,7 +213,8 @@ def test_features_that_are_silent_on_b_tie_and_say_so(best):
     a = domain("a", 1, {11: (0.0, 0.99)})
     b, c = (domain(n, i, PLANTED["b"] | {11: (0.0, 0.0)}) for i, n in enumerate("bc"))
     chosen = row(policies([a, b, c], knowledge([a, b, c], resamples([a, b, c], 1))), "a", "b", "in_domain")
-    assert (chosen.auc, chosen.auc_low, chosen.auc_high) == (0.5, 0.5, 0.5)
+    assert chosen.auc == 0.5
+    assert chosen.auc_low < 0.5 < chosen.auc_high
     assert "silent on b" in chosen.reason
 
 

@@ -93,7 +93,8 @@ def refitted(a: Domain, probe: Probe) -> Probe:
     assert probe.feature_ids is not None
     if probe.kind == "sparse_1":
         return probes.sparse_1(a.train, probe.feature_ids)[0]
-    return probes.sparse_n(a.train, probe.feature_ids, a.sparse_n.C, selected=False)
+    own = a.sparse_n
+    return probes.sparse_n(a.train, probe.feature_ids, own.C, selected=False, ranking=own.ranking, scaling=own.scaling)
 
 
 def best_of_source(a: Domain, b: Domain) -> Probe:

@@ -195,11 +195,11 @@ def mean_regret(table: pd.DataFrame, by: Sequence[str] = ("probe", "policy", "us
     """Regret, gain and AUC of each policy as the mean over all (A, B), with the lowest and the highest pair.
 
     The range is no interval: pairs share domains. `better` and `worse` count the pairs whose gain is above or below 0
-    at 5% after Holm's correction.
+    by its interval, and at 5% after Holm's correction.
     """
     there = table[table["auc"].notna()]
     sure = there["p_holm"] < SIGNIFICANT
-    there = there.assign(better=sure & (there["gain"] > 0), worse=sure & (there["gain"] < 0))
+    there = there.assign(better=sure & (there["gain_low"] > 0), worse=sure & (there["gain_high"] < 0))
     return (
         there.groupby([*by], sort=False)
         .agg(

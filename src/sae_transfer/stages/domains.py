@@ -36,7 +36,7 @@ def _domain(sae: str, name: str, params: Mapping[str, Any]) -> Domain:
         sparse.csr_array(X[is_test]),
         test,
         frozenset(table["prompt"].iloc[[*is_train, *is_test]]),
-        probes.ranked(train, seed, config.section(params, ProbeParams, "probe")),
+        probes.ranked(train, seed, config.section(params, ProbeParams, "probe").at(sae, name)),
         *(next(probe for probe in chosen if probe.kind == kind) for kind in ("sparse_1", "sparse_n")),
     )
 
