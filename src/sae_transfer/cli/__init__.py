@@ -14,6 +14,7 @@ app.command()(study.summary)
 
 data_app = typer.Typer(no_args_is_help=True, help="Datasets under data/.")
 data_app.command()(data.generate)
+data_app.command()(data.fetch)
 app.add_typer(data_app, name="data")
 
 
