@@ -67,7 +67,7 @@ def load_model(params: ModelParams) -> tuple["PreTrainedModel", "PreTrainedToken
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    device = _device(params.device)
+    device = available_device(params.device)
     with _explained(params), _quiet():
         source = _source(params)
         tokenizer = AutoTokenizer.from_pretrained(params.name, **source)
@@ -179,7 +179,12 @@ def _some(keys: list[str]) -> str:
     return keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} more"
 
 
-def _device(name: str) -> str:
+def available_device(name: str) -> str:
+    """The device that `auto` or a device's name comes to on this machine.
+
+    Raises:
+        UserError: there is no such device here.
+    """
     import torch
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
