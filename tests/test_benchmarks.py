@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -20,7 +21,7 @@ def test_the_gpu_benchmark_runs_tiny_on_a_cpu(monkeypatch, capsys):
 
 def test_its_numbers_are_consistent():
     found = gpu_extract.measure(gpu_extract.TINY, torch.device("cpu"))
-    assert found.prompts_per_s * found.extract_seconds == 12
+    assert found.prompts_per_s * found.extract_seconds == pytest.approx(12)
     assert 0 < found.utilisation < 1
     assert 30 < found.l0 < 200
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_transfer import config, prompts
-from sae_transfer.datasets import DatasetParams
+from sae_transfer.datasets import DatasetParams, sources
 from sae_transfer.features import SaeParams
 from sae_transfer.models import ModelParams
 from sae_transfer.probes import ProbeParams
@@ -44,7 +44,9 @@ def check_params(params: Mapping[str, Any]) -> None:
                 raise UserError(f"params.yaml: datasets.{name}: template {template} is unknown; {known}")
     for path in needed:
         if not path.exists():
-            raise missing(path) if _pulled(path) else UserError(f"{path}: not found; correct it in params.yaml")
+            if _pulled(path):
+                raise missing(path)
+            raise UserError(f"{path}: not found; {sources.remedy(path) or 'correct it in params.yaml'}")
 
 
 def check_names(params: Mapping[str, Any]) -> StudyParams:

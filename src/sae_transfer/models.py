@@ -95,6 +95,23 @@ def load_model(params: ModelParams) -> tuple["PreTrainedModel", "PreTrainedToken
     return (model if params.device_map else model.to(device)).eval(), tokenizer
 
 
+def load_skeleton(params: ModelParams) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """As `load_model`, but a model without weights: enough to tokenise, and only configuration and tokenizer are read.
+
+    Raises:
+        UserError: as `load_model`, weights aside.
+    """
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    with _explained(params), _quiet():
+        source = _source(params)
+        tokenizer = AutoTokenizer.from_pretrained(params.name, **source)
+        config, _ = _shortened_config(params, source)
+        with torch.device("meta"):
+            return AutoModel.from_config(config, trust_remote_code=params.trust_remote_code), tokenizer
+
+
 def _placement(params: ModelParams) -> dict[str, Any]:
     """The arguments by which accelerate spreads the weights; none where the model lies on one device."""
     if params.device_map is None:

@@ -16,6 +16,7 @@ app.command()(machine.doctor)
 data_app = typer.Typer(no_args_is_help=True, help="Datasets under data/.")
 data_app.command()(data.generate)
 data_app.command()(data.fetch)
+data_app.command()(data.check)
 app.add_typer(data_app, name="data")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import model_validator
 
 from sae_transfer.config import Params
-from sae_transfer.datasets import boolq, idk, squad, table
+from sae_transfer.datasets import boolq, idk, sources, squad, table
 from sae_transfer.datasets.table import Columns
 from sae_transfer.records import ANSWERABLE, UNANSWERABLE, Row, UserError, closest
 from sae_transfer.splits import Questions, Quota
@@ -96,6 +96,8 @@ def _is_about(file: str) -> bool:
 
 
 def _not_found(name: str, path: Path) -> UserError:
+    if remedy := sources.remedy(path):
+        return UserError(f"dataset {name}: {path}: not found; {remedy}")
     if path.parts[:1] == ("data",) and path.parts[:2] != ("data", "external"):
         return UserError(f"dataset {name}: {missing(path)}")
     return UserError(f"dataset {name}: {path}: not found; correct its path, train_files or test_files in params.yaml")

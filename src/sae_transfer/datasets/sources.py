@@ -1,6 +1,7 @@
 """The datasets that other people publish: the addresses of the originals, their checksums and their licences."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from sae_transfer.records import UserError, closest
 
@@ -29,6 +30,7 @@ class Source:
     files: tuple[File, ...]
 
 
+EXTERNAL = Path("data/external")
 _SQUAD = "https://rajpurkar.github.io/SQuAD-explorer/dataset"
 _IDK = "https://raw.githubusercontent.com/CogComp/IDK-beyond-SQuAD2.0/main/DATA/ACE-whQA"
 _BOOLQ = "https://raw.githubusercontent.com/CogComp/Yes-No-or-IDK/master/DATA/BoolQ_3L"
@@ -118,3 +120,9 @@ def notice(source: Source) -> str:
         f"# {source.title}\n\nHome: {source.home}\nLicence: {source.licence}\nCite: {source.citation}\n\n"
         f"The originals, unchanged, as `sae-transfer data fetch` brings them:\n{files}"
     )
+
+
+def remedy(path: Path) -> str | None:
+    """What brings a missing file under data/external, None if it is none of these datasets'."""
+    name = path.parts[2] if path.parts[:2] == EXTERNAL.parts and len(path.parts) > 2 else None
+    return f"`sae-transfer data fetch {name}` brings it" if name in SOURCES else None
