@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro test lint types check deps demo-data demo-model bench pull install install-dev
+.PHONY: repro test lint types check deps demo-data demo-model bench bench-gpu pull install install-dev
 
 repro: pull
 	sae-transfer check
@@ -48,6 +48,10 @@ demo-model: install
 bench: install
 	python benchmarks/search.py
 	python benchmarks/coverage.py
+
+# Needs a CUDA device; nothing is downloaded.
+bench-gpu: install
+	python benchmarks/gpu_extract.py
 
 pull: install
 	dvc pull --quiet --remote demo data.dvc models.dvc
