@@ -8,7 +8,7 @@ import yaml
 from safetensors import safe_open
 
 from sae_transfer import activations, config, estimate
-from sae_transfer.datasets import DatasetParams
+from sae_transfer.datasets import LOADERS, DatasetParams
 from sae_transfer.features import SaeParams
 from sae_transfer.records import UserError
 
@@ -135,6 +135,12 @@ def test_what_is_not_known_is_said():
         cost(model={"name": "org/new"})
     with pytest.raises(UserError, match=r"saes\.x: its width is not known here"):
         estimate.sae_width("x", SaeParams(layer=1, release="mine", id="y"))
+
+
+def test_every_loader_has_a_length_and_another_is_refused():
+    assert estimate.TOKENS.keys() == LOADERS.keys()
+    with pytest.raises(UserError, match=r"dataset idk: loader sqad is unknown; did you mean squad"):
+        cost(datasets={"idk": GEMMA["datasets"]["idk"] | {"loader": "sqad"}})
 
 
 def test_prompts_are_counted_once_a_template():

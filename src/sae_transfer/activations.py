@@ -71,7 +71,8 @@ def streams_of(
     """`residual_stream` of prompts that are token ids already [n] lists.
 
     On a GPU nothing in the loop waits for the device: prompts leave from pinned memory and streams arrive in it, both
-    while the device computes, so NaN is looked for at the end there, and after each batch elsewhere.
+    while the device computes, so NaN is looked for at the end there, and after each batch elsewhere. (Where attention
+    is sdpa, transformers itself looks once a batch whether anything is padded; for Gemma 2, eager, it does not.)
     """
     import torch
     from tqdm import tqdm

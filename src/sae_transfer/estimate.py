@@ -4,19 +4,18 @@ Bytes of weights and of activations are exact. Prompts' lengths, active features
 assumptions, stated here; benchmarks/RESULTS.md compares the seconds with measured runs.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sae_transfer import config, shapes
+from sae_transfer import config, shapes, store
 from sae_transfer.datasets import DatasetParams
 from sae_transfer.features import SaeParams
 from sae_transfer.models import ModelParams
 from sae_transfer.probes import ProbeParams
-from sae_transfer.records import UserError
+from sae_transfer.records import UserError, closest
 from sae_transfer.shapes import Shape
 from sae_transfer.transfer import TransferParams
 
@@ -126,12 +125,16 @@ def plan(params: Mapping[str, Any]) -> Plan:
     """
     model = config.section(params, ModelParams, "model")
     saes = {name: config.section(params, SaeParams, "saes", name) for name in params["study"]["saes"]}
+    datasets = {name: config.section(params, DatasetParams, "datasets", name) for name in params["study"]["datasets"]}
+    for name, dataset in datasets.items():
+        if dataset.loader not in TOKENS:
+            raise UserError(f"dataset {name}: loader {dataset.loader} is unknown; {closest(dataset.loader, TOKENS)}")
     return Plan(
         model,
         shape_of(model),
         saes,
         {name: sae_width(name, sae) for name, sae in saes.items()},
-        {name: config.section(params, DatasetParams, "datasets", name) for name in params["study"]["datasets"]},
+        datasets,
         config.section(params, ProbeParams, "probe"),
         config.section(params, TransferParams, "transfer"),
     )
@@ -163,7 +166,7 @@ def shape_of(model: ModelParams) -> Shape:
         UserError: it is in neither.
     """
     path = Path(model.name) / "config.json"
-    shape = shapes.from_config(json.loads(path.read_text())) if path.is_file() else shapes.known(model.name)
+    shape = shapes.from_config(store.read_json(path)) if path.is_file() else shapes.known(model.name)
     if shape is None:
         raise UserError(f"model {model.name}: its shape is not known here; no estimate before it is downloaded")
     return shape
@@ -176,7 +179,7 @@ def sae_width(name: str, sae: SaeParams) -> int:
         UserError: none of them tells.
     """
     if sae.path is not None and (sae.path / "cfg.json").is_file():
-        return int(json.loads((sae.path / "cfg.json").read_text())["d_sae"])
+        return int(store.read_json(sae.path / "cfg.json")["d_sae"])
     told = re.search(r"width_(\w+?)(?:_|/|$)", sae.id or "")
     width = WIDTHS.get(told[1]) if told else RELEASE_WIDTHS.get(sae.release or "")
     if width is None:
