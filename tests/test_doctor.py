@@ -168,7 +168,8 @@ def test_a_matrix_product_is_measured():
     assert 1e8 < doctor.measured_flops_per_s("cpu", "float32", seconds=0.01) < 1e15
 
 
-def test_durations_read_well():
+def test_sizes_and_durations_read_well():
+    assert [doctor.size(n_bytes) for n_bytes in (2_773_504, 26_001_730_560)] == ["2.8 MB", "26.0 GB"]
     assert [doctor.duration(seconds) for seconds in (5, 120, 7200)] == ["5 s", "2 min", "2.0 h"]
 
 

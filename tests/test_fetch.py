@@ -237,7 +237,8 @@ def test_fetch_writes_a_dvc_file_that_git_keeps_and_that_names_no_remote(project
     monkeypatch.setattr(sources, "SOURCES", {"squad": source_of(server), "idk": source_of(server)})
     code, out, _ = type_(monkeypatch, capsys, "data", "fetch", "squad")
     assert code == 0, out
-    assert "data/external/squad: brought squad.json; licence: CC BY; commit data/external/squad.dvc" in out
+    told = ["data/external/squad: brought squad.json", "  licence: CC BY", "  to commit: data/external/squad.dvc"]
+    assert out.splitlines() == told
     [stored] = yaml.safe_load((project / "data/external/squad.dvc").read_text())["outs"]
     assert (stored["path"], stored["nfiles"]) == ("squad", 2)
     assert "remote" not in stored

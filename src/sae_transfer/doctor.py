@@ -54,8 +54,8 @@ def measured_flops_per_s(device: str, dtype: str, seconds: float = 0.3) -> float
     """FLOP/s of a large matrix product on the device, the best of as many as fit in `seconds`."""
     import torch
 
-    size = 1024 if device == "cpu" else 8192
-    a = torch.ones((size, size), dtype=getattr(torch, dtype), device=device)
+    n = 1024 if device == "cpu" else 8192
+    a = torch.ones((n, n), dtype=getattr(torch, dtype), device=device)
     best, end = float("inf"), time.perf_counter() + seconds
     while best == float("inf") or time.perf_counter() < end:
         start = time.perf_counter()
@@ -63,7 +63,7 @@ def measured_flops_per_s(device: str, dtype: str, seconds: float = 0.3) -> float
         if device.startswith("cuda"):
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    return 2 * n**3 / best
 
 
 def _python() -> Finding:
@@ -80,10 +80,10 @@ def _torch(device: str, cost: Estimate | None) -> Finding:
     if not device.startswith("cuda"):
         return Finding("PyTorch", "ok", text)
     free, total = torch.cuda.mem_get_info(device)
-    text = f"{text}: {torch.cuda.get_device_name(device)}, {_gb(free)} of {_gb(total)} free"
+    text = f"{text}: {torch.cuda.get_device_name(device)}, {size(free)} of {size(total)} free"
     if cost and cost.device > free:
         return Finding(
-            "PyTorch", "problem", f"{text}, needs {_gb(cost.device)}; set model.device_map: auto to spread it"
+            "PyTorch", "problem", f"{text}, needs {size(cost.device)}; set model.device_map: auto to spread it"
         )
     return Finding("PyTorch", "ok", text)
 
@@ -92,8 +92,8 @@ def _memory(device: str, cost: Estimate | None) -> Finding:
     free = available_memory()
     if cost and cost.host > free:
         advice = "; a smaller model.tokens_per_batch needs less" if device == "cpu" else ""
-        return Finding("memory", "problem", f"{_gb(free)} free, needs about {_gb(cost.host)}{advice}")
-    return Finding("memory", "ok", f"{_gb(free)} free")
+        return Finding("memory", "problem", f"{size(free)} free, needs about {size(cost.host)}{advice}")
+    return Finding("memory", "ok", f"{size(free)} free")
 
 
 def available_memory() -> int:
@@ -109,8 +109,8 @@ def available_memory() -> int:
 def _disk(cost: Estimate | None) -> Finding:
     free = shutil.disk_usage(".").free
     if cost and cost.disk > free:
-        return Finding("disk", "problem", f"{_gb(free)} free here, needs {_gb(cost.disk)}; make room")
-    return Finding("disk", "ok", f"{_gb(free)} free here")
+        return Finding("disk", "problem", f"{size(free)} free here, needs {size(cost.disk)}; make room")
+    return Finding("disk", "ok", f"{size(free)} free here")
 
 
 def _hub(model: str) -> Finding:
@@ -196,8 +196,9 @@ def _mlflow_store() -> Finding:
     return Finding("MLflow store", "ok", f"{STORE}, {n} runs")
 
 
-def _gb(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.1f} GB"
+def size(n_bytes: float) -> str:
+    """Bytes as a person reads them."""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.1f} MB"
 
 
 def describe(cost: Estimate, flops_per_s: float) -> list[tuple[str, str]]:
@@ -205,10 +206,13 @@ def describe(cost: Estimate, flops_per_s: float) -> list[tuple[str, str]]:
     seconds = ", ".join(f"{stage} {duration(value)}" for stage, value in cost.seconds.items())
     return [
         ("prompts", f"{cost.prompts:,}, about {cost.tokens:,} tokens"),
-        ("download", _gb(cost.download)),
-        ("disk", f"{_gb(cost.disk)} (activations {_gb(cost.activations)}, features {_gb(cost.features)}, kept twice)"),
-        ("device memory", f"{_gb(cost.device)} (weights {_gb(cost.model)})"),
-        ("host memory", f"{_gb(cost.host)} (SAEs {_gb(cost.saes)})"),
+        ("download", size(cost.download)),
+        (
+            "disk",
+            f"{size(cost.disk)} (activations {size(cost.activations)}, features {size(cost.features)}, kept twice)",
+        ),
+        ("device memory", f"{size(cost.device)} (weights {size(cost.model)})"),
+        ("host memory", f"{size(cost.host)} (SAEs {size(cost.saes)})"),
         ("forward passes", f"{cost.flops / 1e12:,.1f} TFLOP at {flops_per_s / 1e12:.2f} TFLOP/s of matrix products"),
         ("time", f"{duration(sum(cost.seconds.values()))} after downloading: {seconds}"),
     ]

@@ -18,6 +18,7 @@ def track(path: Path) -> Path:
 
     try:
         with Repo() as repo:
+            repo.scm_context.quiet = True  # the caller says what to commit
             repo.add([str(path)])
     except DvcException as error:
         raise UserError(f"{path}: DVC cannot track it ({str(error).strip().splitlines()[0]})") from None

@@ -43,7 +43,7 @@ def fetch(
         brought = fetch.fetch(name, source, sources.EXTERNAL / name, given)
         tracked = versioning.track(sources.EXTERNAL / name)
         what = f"brought {', '.join(path.name for path in brought)}" if brought else "already there"
-        print(f"{sources.EXTERNAL / name}: {what}; licence: {source.licence}; commit {tracked}")
+        print(f"{sources.EXTERNAL / name}: {what}\n  licence: {source.licence}\n  to commit: {tracked}")
 
 
 def check(
