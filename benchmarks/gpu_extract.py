@@ -119,11 +119,12 @@ def extract(
         name="random", identity=Path("none"), layers=run.layers, dtype=dtype, tokens_per_batch=run.tokens_per_batch
     )
     model = random_model(run, device, getattr(torch, dtype))
-    activations.streams_of(model, ids[:64], params)
+    last = [len(row) - 1 for row in ids]
+    activations.streams_of(model, ids[:64], last[:64], params)
     if device.type != "cuda":
-        return *timed(lambda: activations.streams_of(model, ids, params)), 0
+        return *timed(lambda: activations.streams_of(model, ids, last, params)), 0
     torch.cuda.reset_peak_memory_stats()
-    found = timed(lambda: activations.streams_of(model, ids, params, progress=True))
+    found = timed(lambda: activations.streams_of(model, ids, last, params, progress=True))
     return *found, torch.cuda.max_memory_allocated()
 
 

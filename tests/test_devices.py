@@ -56,11 +56,12 @@ def test_extraction_reads_no_value_from_the_device_in_its_loop(gemma2):
     params = params_for(gemma2, tokens_per_batch=60)
     model, tokenizer = load_model(params)
     ids = activations.tokenise(model, tokenizer, PROMPTS, params).ids
+    last = [len(row) - 1 for row in ids]
     with Reads() as reads:
-        activations.streams_of(model, ids, params)
+        activations.streams_of(model, ids, last, params)
     assert reads.count == 0
     handle = model.layers[1].register_forward_hook(lambda _module, _inputs, output: (output > 0).any().item() and None)
     with Reads() as reads:
-        activations.streams_of(model, ids, params)
+        activations.streams_of(model, ids, last, params)
     handle.remove()
     assert reads.count > 3  # the negative control

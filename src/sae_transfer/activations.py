@@ -62,13 +62,17 @@ def residual_stream(
         UserError: a prompt is empty, too long, or has more or less than one BOS; NaN or infinity in the stream.
     """
     token_ids = tokenise(model, tokenizer, prompts, params).ids
-    return streams_of(model, token_ids, params, progress)
+    return streams_of(model, token_ids, [len(ids) - 1 for ids in token_ids], params, progress)
 
 
 def streams_of(
-    model: "PreTrainedModel", token_ids: Sequence[Sequence[int]], params: ModelParams, progress: bool = False
+    model: "PreTrainedModel",
+    token_ids: Sequence[Sequence[int]],
+    at: Sequence[int],
+    params: ModelParams,
+    progress: bool = False,
 ) -> dict[int, np.ndarray]:
-    """`residual_stream` of prompts that are token ids already [n] lists.
+    """`residual_stream` of n prompts that are token ids already, each read at its index in `at` [n].
 
     On a GPU nothing in the loop waits for the device: prompts leave from pinned memory and streams arrive in it, both
     while the device computes, so NaN is looked for at the end there, and after each batch elsewhere. (Where attention
@@ -79,7 +83,7 @@ def streams_of(
 
     every_layer = decoder_layers(model)[1]
     layers = {layer: every_layer[layer] for layer in params.layers}
-    device, n = input_device(model), len(token_ids)
+    device, n, where = input_device(model), len(token_ids), np.asarray(at)
     waits = device.type != "cuda"
     # In the order of the batches, so that each batch arrives in one piece.
     shape = (len(layers), n, model.config.hidden_size)
@@ -89,11 +93,11 @@ def streams_of(
     with bar, torch.inference_mode():
         for rows in batches([len(ids) for ids in token_ids], params.tokens_per_batch):
             tokens, mask = padded([token_ids[row] for row in rows])
-            with captured(layers, _sent(mask.sum(1) - 1, device)) as caught:
+            with captured(layers, _sent(where[rows], device)) as caught:
                 model(input_ids=_sent(tokens, device), attention_mask=_sent(mask, device))
             batch = arrived[:, len(order) : len(order) + len(rows)]
             for into, layer in zip(batch, layers, strict=True):
-                into.copy_(caught[layer], non_blocking=True)
+                into.copy_(caught[layer], non_blocking=not waits)
             if waits:
                 _check_finite(batch.numpy(), rows, params.layers)
             order += rows
