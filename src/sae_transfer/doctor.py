@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -187,7 +188,7 @@ def _mlflow_store() -> Finding:
     if not STORE.exists():
         return Finding("MLflow store", "note", f"{STORE} is not there yet; the first run makes it")
     try:
-        with sqlite3.connect(f"file:{STORE}?mode=ro", uri=True) as store:
+        with closing(sqlite3.connect(f"file:{STORE}?mode=ro", uri=True)) as store:
             n = store.execute("select count(*) from runs").fetchone()[0]
     except sqlite3.Error as error:
         return Finding(
