@@ -21,7 +21,7 @@ export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro test sweep dashboard lint types check deps demo-data demo-model bench pull install install-dev
+.PHONY: repro test sweep dashboard lint types check deps demo-data demo-model bench bench-gpu pull install install-dev
 
 repro: pull
 	$(if $(PRESET),sae-transfer preset use $(PRESET))
@@ -63,6 +63,10 @@ bench: install
 	python benchmarks/search.py
 	python benchmarks/coverage.py
 	python benchmarks/resampling.py
+
+# Needs a CUDA device; nothing is downloaded.
+bench-gpu: install
+	python benchmarks/gpu_extract.py
 
 pull: install
 	dvc pull --quiet --remote demo data.dvc models.dvc

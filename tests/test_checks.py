@@ -58,6 +58,11 @@ def assign(params, *path, value):
         (lambda p: assign(p, "datasets", "sums", "n_train", value=7), "datasets.sums.n_train = 7: expected an even"),
         (lambda p: assign(p, "datasets", "sums", "path", value="mine.csv"), "mine.csv: not found; correct it"),
         (
+            lambda p: assign(p, "datasets", "sums", "path", value="data/external/squad"),
+            "data/external/squad: not found; `sae-transfer data fetch squad` brings it",
+        ),
+        (lambda p: assign(p, "datasets", "sums", "path", value="data/external/mine"), "mine: not found; correct it"),
+        (
             lambda p: assign(p, "model", "identity", value="models/other"),
             "models/other: not found; `dvc pull models.dvc`",
         ),

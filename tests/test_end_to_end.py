@@ -658,3 +658,36 @@ def test_a_stage_that_fails_in_dvc_repro_leaves_the_results_of_the_last_run(fres
     said = fresh.dvc("repro")
     assert "python -m" not in said  # it comes back from the cache
     assert fresh.hashes(*MADE) == before
+
+
+# A colleague without model, data or GPU
+
+AUTHOR = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
+
+
+def test_a_clone_pulls_the_caches_and_runs_from_the_fits_on_and_nothing_before(project, fresh, tmp_path):
+    """The commands of the README's section on sharing, with a folder for a remote."""
+    fresh.dvc("remote", "add", "-d", "ours", str(tmp_path / "remote"))
+    fresh.dvc("push")
+    assert fresh.run("git", "add", "--all")[0] == 0
+    assert fresh.run("git", *AUTHOR, "commit", "--quiet", "-m", "the study")[0] == 0
+    clone = Project(tmp_path / "clone")
+    assert fresh.run("git", "clone", "--quiet", ".", str(clone.folder))[0] == 0
+    shutil.rmtree(clone.folder / "dvcstore")
+
+    clone.dvc("pull", "prepare", "extract", "encode")
+    assert not (clone.folder / "models").exists()
+    assert not (clone.folder / "data/demo").exists()
+    assert not (clone.folder / "results").exists()
+    said = clone.dvc("repro", "--downstream", "fit_layer", "fit_sae")
+    assert said.count("Running stage") == 7
+    assert not [stage for stage in ("prepare", "extract", "encode") if f"sae_transfer.stages.{stage}" in said]
+    assert clone.hashes(*MADE) == project.hashes(*MADE)
+
+    clone.edit(lambda params: params["probe"].update(top_k=2))
+    said = clone.dvc("repro", "--allow-missing", "--dry")
+    assert "sae_transfer.stages.fit" in said
+    assert not [stage for stage in ("prepare", "extract", "encode") if f"sae_transfer.stages.{stage}" in said]
+    code, _, error = clone.run(sys.executable, "-m", "dvc", "repro", "--dry")
+    assert code != 0  # the negative control: without --allow-missing DVC wants the data
+    assert "data" in error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sae_transfer import store
-from sae_transfer.models import ModelParams, decoder_layers, load_model, weights_identity
+from sae_transfer.models import ModelParams, decoder_layers, input_device, load_model, weights_identity
 from sae_transfer.records import UserError
 from sae_transfer.tokens import Tokens, tokenise
 
@@ -53,30 +53,68 @@ def residual_stream(
     Raises:
         UserError: a prompt is empty, too long, or has more or less than one BOS; NaN or infinity in the stream.
     """
+    found = tokenise(model, tokenizer, prompts, params, chat)
+    return streams_of(model, found.ids, found.at, params, progress)
+
+
+def streams_of(
+    model: "PreTrainedModel",
+    token_ids: Sequence[Sequence[int]],
+    at: Sequence[int],
+    params: ModelParams,
+    progress: bool = False,
+) -> dict[int, np.ndarray]:
+    """`residual_stream` of n prompts that are token ids already, each read at its index in `at` [n].
+
+    On a GPU nothing in the loop waits for the device: prompts leave from pinned memory and streams arrive in it, both
+    while the device computes, so NaN is looked for at the end there, and after each batch elsewhere. (Where attention
+    is sdpa, transformers itself looks once a batch whether anything is padded; for Gemma 2, eager, it does not.)
+    """
     import torch
     from tqdm import tqdm
 
-    found = tokenise(model, tokenizer, prompts, params, chat)
-    token_ids, at = found.ids, np.array(found.at)
     every_layer = decoder_layers(model)[1]
     layers = {layer: every_layer[layer] for layer in params.layers}
-    streams = {layer: np.empty((len(prompts), model.config.hidden_size), np.float32) for layer in layers}
-    bar = tqdm(total=len(prompts), unit=" prompts", desc="residual stream", disable=not progress)
+    device, n, where = input_device(model), len(token_ids), np.asarray(at)
+    waits = device.type != "cuda"
+    # In the order of the batches, so that each batch arrives in one piece.
+    shape = (len(layers), n, model.config.hidden_size)
+    arrived = torch.empty(shape, dtype=torch.float32, pin_memory=not waits)
+    order: list[int] = []
+    bar = tqdm(total=n, unit=" prompts", desc="residual stream", disable=not progress)
     with bar, torch.inference_mode():
         for rows in batches([len(ids) for ids in token_ids], params.tokens_per_batch):
             tokens, mask = padded([token_ids[row] for row in rows])
-            with captured(layers, torch.from_numpy(at[rows]).to(model.device)) as caught:
-                model(
-                    input_ids=torch.from_numpy(tokens).to(model.device),
-                    attention_mask=torch.from_numpy(mask).to(model.device),
-                )
-            # One copy a batch, the only wait for the device.
-            stacked = torch.stack([caught[layer] for layer in layers]).cpu().numpy()
-            for layer, values in zip(layers, stacked, strict=True):
-                _check_finite(values, rows, layer)
-                streams[layer][rows] = values
+            with captured(layers, _sent(where[rows], device)) as caught:
+                model(input_ids=_sent(tokens, device), attention_mask=_sent(mask, device))
+            batch = arrived[:, len(order) : len(order) + len(rows)]
+            for into, layer in zip(batch, layers, strict=True):
+                into.copy_(caught[layer], non_blocking=not waits)
+            if waits:
+                _check_finite(batch.numpy(), rows, params.layers)
+            order += rows
             bar.update(len(rows))
-    return streams
+    if not waits:
+        _synchronise()
+        _check_finite(arrived.numpy(), order, params.layers)
+    back = np.argsort(order)
+    return {layer: values[back] for layer, values in zip(layers, arrived.numpy(), strict=True)}
+
+
+def _sent(values: np.ndarray, device: "torch.device") -> "torch.Tensor":
+    """On the device, or from pinned memory on its way there."""
+    import torch
+
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _synchronise() -> None:
+    """Waits for every GPU: the layers of a model that was spread end on several."""
+    import torch
+
+    for number in range(torch.cuda.device_count()):
+        torch.cuda.synchronize(number)
 
 
 def batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
@@ -135,12 +173,14 @@ def captured(layers: Mapping[int, "nn.Module"], at: "torch.Tensor") -> Iterator[
         raise RuntimeError(f"layers {silent} did not run in the forward pass")
 
 
-def _check_finite(values: np.ndarray, rows: Sequence[int], layer: int) -> None:
-    bad = ~np.isfinite(values).all(axis=1)
+def _check_finite(values: np.ndarray, rows: Sequence[int], layers: Sequence[int]) -> None:
+    """Names the first layer of streams [layers, rows, d_model], and in it the first row, with NaN or infinity."""
+    bad = ~np.isfinite(values).all(axis=2)
     if bad.any():
-        row = min(row for row, is_bad in zip(rows, bad, strict=True) if is_bad)
+        layer = int(np.argmax(bad.any(axis=1)))
+        row = min(row for row, is_bad in zip(rows, bad[layer], strict=True) if is_bad)
         raise UserError(
-            f"row {row}: NaN or infinity in the residual stream after layer {layer}; "
+            f"row {row}: NaN or infinity in the residual stream after layer {layers[layer]}; "
             "set model.dtype: float32, or fetch the model again if it is"
         )
 
@@ -162,7 +202,7 @@ def identity(
         "source": str(params.identity),
         **weights_identity(params),
         "dtype": params.dtype,
-        "device": model.device.type,
+        "device": input_device(model).type,
         "attention": str(model.config._attn_implementation),
         "layers": list(params.layers),
         "position": params.position,

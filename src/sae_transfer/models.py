@@ -3,8 +3,10 @@
 With `activations` and `tokens`, the only home of transformers, which is imported inside functions: it takes seconds.
 """
 
+import atexit
 import hashlib
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from sae_transfer.config import Params
 from sae_transfer.records import UserError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -42,7 +45,9 @@ class ModelParams(Params):
     """The model and how it is run: all of it is part of what identifies an activation.
 
     `name` is a folder or a hub id; `identity` is what DVC depends on in its place: the folder, or the pins of a hub
-    model (see `pins`), whose commit is loaded. `position` is explained in `tokens`.
+    model (see `pins`), whose commit is loaded. `position` is explained in `tokens`. `device_map: auto` spreads a model
+    larger than the GPU over GPUs, host memory and disk (with accelerate); `max_memory` bounds each of them:
+    {"0": 70GiB, cpu: 100GiB}.
     """
 
     name: str
@@ -51,6 +56,8 @@ class ModelParams(Params):
     layers: tuple[int, ...] = Field(min_length=1)
     dtype: Literal["float32", "bfloat16"] = "float32"  # never float16: Gemma overflows
     device: str = "auto"
+    device_map: Literal["auto"] | None = None
+    max_memory: dict[str, str] | None = None
     tokens_per_batch: int = Field(default=8192, gt=0)
     chat_template: bool = False
     position: Literal["last", "last_content"] = "last"
@@ -99,10 +106,47 @@ def _load(params: ModelParams, *, head: bool) -> tuple["PreTrainedModel", "PreTr
             use_safetensors=True,  # never pickle
             ignore_mismatched_sizes=True,  # reported by _check_weights, in one line
             output_loading_info=True,
+            **_placement(params),
             **source,
         )
     _check_weights(params.name, model.base_model if head else model, loading, total)
-    return model.eval().to(device), tokenizer
+    return (model if params.device_map else model.to(device)).eval(), tokenizer
+
+
+def load_skeleton(params: ModelParams) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """As `load_model`, but a model without weights: enough to tokenise, and only configuration and tokenizer are read.
+
+    Raises:
+        UserError: as `load_model`, weights aside.
+    """
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    with _explained(params), _quiet():
+        source = _source(params)
+        tokenizer = AutoTokenizer.from_pretrained(params.name, **source)
+        config, _ = _text_config(params, source, shortened=True)
+        with torch.device("meta"):
+            return AutoModel.from_config(config, trust_remote_code=params.trust_remote_code), tokenizer
+
+
+def _placement(params: ModelParams) -> dict[str, Any]:
+    """The arguments by which accelerate spreads the weights; none where the model lies on one device."""
+    if params.device_map is None:
+        return {}
+    folder = tempfile.TemporaryDirectory(prefix="sae-transfer-")
+    atexit.register(folder.cleanup)  # weights on disk are read from there as long as the model runs
+    limits = {int(key) if key.isdigit() else key: size for key, size in (params.max_memory or {}).items()}
+    return {"device_map": params.device_map, "max_memory": limits or None, "offload_folder": folder.name}
+
+
+def input_device(model: "PreTrainedModel") -> "torch.device":
+    """Where the model takes its prompts: its own device or, for one that was spread, the first that computes."""
+    import torch
+
+    spread = getattr(model, "hf_device_map", None)
+    places = spread.values() if spread else [model.device]
+    return torch.device(next((place for place in places if place not in ("cpu", "disk")), "cpu"))
 
 
 def decoder_layers(model: "PreTrainedModel") -> tuple[str, list["nn.Module"]]:

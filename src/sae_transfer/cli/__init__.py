@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from sae_transfer.cli import compare, data, preset, score, study, sweep
+from sae_transfer.cli import compare, data, machine, preset, score, study, sweep
 from sae_transfer.records import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -15,9 +15,12 @@ app.command()(compare.compare)
 app.command()(score.score)
 app.command()(sweep.sweep)
 app.command()(sweep.dashboard)
+app.command()(machine.doctor)
 
 data_app = typer.Typer(no_args_is_help=True, help="Datasets under data/.")
 data_app.command()(data.generate)
+data_app.command()(data.fetch)
+data_app.command()(data.check)
 app.add_typer(data_app, name="data")
 
 preset_app = typer.Typer(no_args_is_help=True, help="Whole studies to start from: presets/NAME.yaml.")

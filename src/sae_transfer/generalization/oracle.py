@@ -1,7 +1,7 @@
 """The gap to the oracle: what the standard selection on A loses on B against the features that B's labels choose."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,8 @@ from sae_transfer.generalization.domains import (
     same_rows,
 )
 from sae_transfer.metrics import accuracy
-from sae_transfer.probes import Probe
+from sae_transfer.probes import Probe, Scaling
+from sae_transfer.search import Rule
 
 COLUMNS = (
     "train test probe feature_ids auc auc_low auc_high oracle uses_target oracle_feature_ids oracle_rank "
@@ -94,7 +95,8 @@ def refitted(a: Domain, probe: Probe) -> Probe:
     if probe.kind == "sparse_1":
         return probes.sparse_1(a.train, probe.feature_ids)[0]
     own = a.sparse_n
-    return probes.sparse_n(a.train, probe.feature_ids, own.C, selected=False, ranking=own.ranking, scaling=own.scaling)
+    ranking, scaling = cast(Rule, own.ranking), cast(Scaling, own.scaling)
+    return probes.sparse_n(a.train, probe.feature_ids, own.C, selected=False, ranking=ranking, scaling=scaling)
 
 
 def best_of_source(a: Domain, b: Domain) -> Probe:
