@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine (Python 3.11 or newer, git and make): `make repro` and `make test`.
 #   make repro                  run the study and say where to look
 #   make test                   run the tests
+#   make ui                     show the runs in MLflow (PORT=5001 for another port)
 #   make TORCH_INDEX=URL ...    take PyTorch from this package index, for a CUDA or a CPU build of your choice
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -14,13 +15,17 @@ export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro test lint types check deps demo-data demo-model bench pull install install-dev
+.PHONY: repro ui test lint types check deps demo-data demo-model bench pull install install-dev
 
 repro: pull
 	sae-transfer check
 	sae-transfer prune
 	dvc repro
 	@sae-transfer summary
+
+PORT ?= 5000
+ui: install
+	@sae-transfer ui --port $(PORT)
 
 test: install-dev pull
 	pytest

@@ -12,9 +12,10 @@ from sae_transfer.probes import ProbeParams
 from sae_transfer.records import UserError, closest
 from sae_transfer.stages.inputs import StudyParams
 from sae_transfer.store import missing
+from sae_transfer.tracking import TrackingParams
 from sae_transfer.transfer import TransferParams
 
-SECTIONS = ("seed", "study", "model", "saes", "datasets", "probe", "transfer")
+SECTIONS = ("seed", "study", "model", "saes", "datasets", "probe", "transfer", "tracking")
 
 
 def check_params(params: Mapping[str, Any]) -> None:
@@ -28,6 +29,7 @@ def check_params(params: Mapping[str, Any]) -> None:
     model = config.section(params, ModelParams, "model")
     config.section(params, ProbeParams, "probe")
     config.section(params, TransferParams, "transfer")
+    config.section(params, TrackingParams, "tracking")
     for name in study.saes:
         layer = config.section(params, SaeParams, "saes", name).layer
         if layer not in model.layers:

@@ -4,13 +4,14 @@ import sys
 
 import typer
 
-from sae_transfer.cli import data, study
+from sae_transfer.cli import data, study, ui
 from sae_transfer.records import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command()(study.check)
 app.command()(study.prune)
 app.command()(study.summary)
+app.command()(ui.ui)
 
 data_app = typer.Typer(no_args_is_help=True, help="Datasets under data/.")
 data_app.command()(data.generate)
