@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ from sae_transfer.tracking.client import Store
 
 FOLDER = Path("mlruns")
 WAIT = 600  # seconds for another track to end
+PATIENCE = 5  # seconds for another program to finish its writing
 
 
 def root() -> Path:
@@ -62,10 +63,10 @@ def check_file(path: Path) -> None:
     """Asks SQLite itself whether the store can be written, since MLflow's own answer is long and slow."""
     if not path.exists():
         return
-    connection = sqlite3.connect(path, timeout=5)
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.rollback()
+        with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
     except sqlite3.DatabaseError as error:
         told = str(error)
         if "locked" in told:
@@ -75,8 +76,6 @@ def check_file(path: Path) -> None:
         else:
             remedy = f"damaged ({told}); delete it, `dvc repro` makes it anew from results/"
         raise UserError(f"{path}: {remedy}") from None
-    finally:
-        connection.close()
 
 
 def _check_server(uri: str, where: str) -> None:
