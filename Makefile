@@ -22,6 +22,7 @@ repro: pull
 	sae-transfer prune
 	dvc repro
 	@sae-transfer summary
+	@echo "make ui shows every run in MLflow."
 
 PORT ?= 5000
 ui: install

@@ -66,6 +66,10 @@ def assign(params, *path, value):
             "data/demo/x: not found; `dvc pull data.dvc`",
         ),
         (
+            lambda p: assign(p, "tracking", "url", value="http://127.0.0.1:5000"),
+            "unknown key tracking.url; did you mean uri",
+        ),
+        (
             lambda p: assign(p, "transfer", "resample", value=10),
             "unknown key transfer.resample; did you mean resamples",
         ),

@@ -2,11 +2,15 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -30,6 +34,7 @@ PARAMS = {
     },
     "probe": {"n_folds": 2, "C": [1.0], "N": [2], "top_k": 2, "repeats": 2, "matched_n_train": 4},
     "transfer": {"resamples": 10, "whole": False},
+    "tracking": {"uri": None, "experiment": "tests"},
 }
 
 
@@ -155,6 +160,42 @@ def test_summary_says_what_was_found_and_where_to_look(project, type_):
 
 def test_summary_before_any_run_names_dvc_repro(type_):
     assert_one_line(type_("summary"), "results/metrics.json: not found; `dvc repro` makes it")
+
+
+def test_ui_without_a_store_names_dvc_repro_and_with_a_server_elsewhere_says_where_it_is(type_, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert_one_line(type_("ui"), "mlruns/mlflow.db: not found; `dvc repro` makes it")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example.org")
+    code, out, err = type_("ui")
+    assert (code, err) == (0, "")
+    assert "https://me:***@mlflow.example.org" in out
+
+
+def test_ui_prints_a_link_serves_it_and_ends_with_its_server(project):
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environment["PYTHONPATH"] = str(Path(cli.__file__).parents[2])
+    code = (
+        "from pathlib import Path; from sae_transfer.tracking import TrackingParams, location\n"
+        "with location.opened(TrackingParams(experiment='tests')): pass\n"
+        "from sae_transfer.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "ui", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=project) as process:
+        link = process.stdout.readline().split()[-1]
+        assert link.startswith(f"http://127.0.0.1:{port}/#/experiments/1/runs?")
+        with urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
+            assert answer.status == 200
+        servers = psutil.Process(process.pid).children(recursive=True)
+        listening = {c.laddr.ip for p in servers for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+        assert listening == {"127.0.0.1"}
+        assert len(servers) <= 3  # MLflow's default is 15 processes
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+    _, alive = psutil.wait_procs(servers, timeout=30)
+    assert alive == []
 
 
 def test_generate_writes_the_datasets(project, type_, monkeypatch):

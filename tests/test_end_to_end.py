@@ -21,11 +21,12 @@ import yaml
 from pandas.testing import assert_frame_equal
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from sae_transfer import activations, config, features, probe_files, stages
+from sae_transfer import activations, cells, config, features, probe_files, stages
 from sae_transfer.stages.encode import encode
 from sae_transfer.stages.extract import extract
 from sae_transfer.stages.fit import fit
 from sae_transfer.stages.prepare import prepare
+from sae_transfer.tracking import TrackingParams, location
 from sae_transfer.transfer import COLUMNS
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +58,8 @@ class Project:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.env = os.environ | NOWHERE | {"PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "true"}
         self.env["DVC_SITE_CACHE_DIR"] = str(folder.parent / "dvc")
-        self.env.pop("PYTHONPATH", None)
+        for name in ("PYTHONPATH", "MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME"):
+            self.env.pop(name, None)
 
     def start(self, *words, **options):
         return subprocess.Popen(
@@ -288,8 +290,9 @@ def test_a_second_run_runs_nothing(project):
 
     before, lock = times(), (project.folder / "dvc.lock").read_bytes()
     said = project.dvc("repro")
-    assert "Running stage" not in said
-    assert "up to date" in said
+    assert said.count("Running stage") == 1  # MLflow might lack something
+    assert "Running stage 'track'" in said
+    assert "0 runs written" in said
     assert times() == before
     assert (project.folder / "dvc.lock").read_bytes() == lock
 
@@ -311,7 +314,7 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes_as_a_run_in_one
     assert not (fresh.folder / "results/transfer.csv").exists()
 
     said = fresh.dvc("repro")
-    assert said.count("Running stage") == 6  # of 7: what was finished stays
+    assert said.count("Running stage") == 7  # of 8: what was finished stays
     assert fresh.hashes(*MADE) == before
 
 
@@ -390,12 +393,87 @@ def test_a_third_dataset_runs_its_own_stages_and_the_comparisons(fresh):
     fresh.edit(add)
     own = {f"{stage}@snippets" for stage in ("prepare", "extract", "encode")}
     own |= {"fit_layer@3-snippets", f"fit_sae@{SAE}-snippets"}
-    assert _changed(fresh) == own | {"transfer_layer@3", f"transfer_sae@{SAE}", "report"}
+    assert _changed(fresh) == own | {"transfer_layer@3", f"transfer_sae@{SAE}", "report", "track"}
 
 
 def test_other_resamples_train_nothing_again(fresh):
     fresh.edit(lambda params: params["transfer"].update(resamples=100))
-    assert _changed(fresh) == {"transfer_layer@3", f"transfer_sae@{SAE}"}
+    assert _changed(fresh) == {"transfer_layer@3", f"transfer_sae@{SAE}", "track"}
+
+
+# MLflow, and DVC's experiments.
+
+
+def tracked(folder, **tags):
+    """The runs in a project's MLflow store that have these tags."""
+    with location.opened(TrackingParams(), folder / "mlruns") as opened:
+        return opened.runs({"superseded": "no", **tags})
+
+
+def test_every_cell_is_in_mlflow_with_what_dvc_and_the_features_say(project, table):
+    runs = tracked(project.folder, kind="cell")
+    rows = cells.headline(table)
+    assert len(runs) == len(rows)
+    (parent,) = tracked(project.folder, kind="study", study="workspace")
+    assert parent.data.params["probe.top_k"] == "3"
+    lock = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
+    data = {item["path"]: item["md5"] for stage in lock.values() for item in stage["deps"]}
+    (run,) = [r for r in runs if r.info.run_name == f"people \N{RIGHTWARDS ARROW} passages · sparse_1 · {SAE}"]
+    row = rows.query("space == @SAE and key == 'sparse_1' and train == 'people' and test == 'passages'").iloc[0]
+    assert run.data.metrics["auc"] == pytest.approx(row["auc"], abs=1e-6)
+    assert run.data.tags["dvc_stage"] == f"transfer_sae@{SAE}"
+    assert [i.dataset.digest for i in run.inputs.dataset_inputs] == [
+        data[f"data/demo/{name}.jsonl"] for name in ("people", "passages")
+    ]
+    place = project.folder / "mlruns/artifacts/sae-transfer"
+    listed = json.loads((place / run.info.run_id / "artifacts/features.json").read_text())
+    told = pd.DataFrame(listed["data"], columns=listed["columns"])
+    best = next(p for p in probe_files.read(project.folder / f"artifacts/probes/{SAE}/people") if p.n_train == 60)
+    assert told["feature"].iloc[0] == best.feature_ids[0] == int(row["feature_ids"])
+    assert told["scale"].iloc[0] == pytest.approx(best.weights[0], rel=1e-5)
+    assert told["auc on passages"].iloc[0] == pytest.approx(row["auc"], abs=1e-5)
+    prompts = pd.read_parquet(project.folder / "artifacts/prompts/people.parquet")
+    train = ((prompts["split"] == "train") & (prompts["variation"] == "default")).to_numpy()
+    fired = features.read(project.folder / "artifacts/features/people", SAE)[np.flatnonzero(train)].toarray() > 0
+    assert told["density"].iloc[0] == pytest.approx(fired[:, best.feature_ids[0]].mean(), abs=1e-6)
+    assert (place / parent.info.run_id / "artifacts/figures/in_domain_vs_ood.png").stat().st_size > 1000
+
+
+def committed(project):
+    for words in (("add", "--all"), ("-c", "user.name=x", "-c", "user.email=x@y", "commit", "--quiet", "-m", "study")):
+        code, _, error = project.run("git", *words)
+        assert code == 0, error
+
+
+def test_experiments_run_alone_and_two_at_once_compare_and_appear_in_mlflow_under_their_names(fresh):
+    committed(fresh)
+    fresh.env |= {"GIT_AUTHOR_NAME": "x", "GIT_AUTHOR_EMAIL": "x@y", "GIT_COMMITTER_NAME": "x"}
+    fresh.env["GIT_COMMITTER_EMAIL"] = "x@y"
+    fresh.dvc("exp", "run", "--name", "here", "-S", "transfer.resamples=120", "-S", "probe.matched_n_train=60")
+    assert "sparse_1" in fresh.dvc("metrics", "diff")
+    fresh.dvc("plots", "show", "--out", "shown")
+    page = (fresh.folder / "shown/index.html").read_text()
+    assert "in_domain_vs_ood" in page
+    assert list((fresh.folder / "shown/static").glob("*auc_by_n.png"))
+    for name, resamples in (("first", 130), ("second", 140)):
+        fresh.dvc("exp", "run", "--queue", "--name", name, "-S", f"transfer.resamples={resamples}")
+    fresh.dvc("queue", "start", "--jobs", "2")
+    _wait_for_queue(fresh, 2)
+    told = fresh.dvc("exp", "show", "--csv", "--no-pager")
+    assert all(name in told for name in ("here", "first", "second"))
+    sizes = {study: len(tracked(fresh.folder, kind="cell", study=study)) for study in ("here", "first", "second")}
+    assert sizes == dict.fromkeys(sizes, len(tracked(fresh.folder, kind="cell", study="workspace")))
+    (parent,) = tracked(fresh.folder, kind="study", study="second")
+    assert parent.data.params["transfer.resamples"] == "140"
+    assert parent.data.tags["dvc_experiment"] == "second"
+
+
+def _wait_for_queue(project, n):
+    deadline = time.monotonic() + 150
+    while (told := project.dvc("queue", "status")).count("Success") < n:
+        assert "Failed" not in told, project.dvc("queue", "logs", "first") + project.dvc("queue", "logs", "second")
+        assert time.monotonic() < deadline, told
+        time.sleep(1)
 
 
 # What a person gets wrong. Each gives exit code 2, one line that begins with "error: ", and changes no earlier result.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 SERVED = "mlflow-artifacts:/"  # a location that names no folder of this machine, so that the store can be moved
-MODEL_METRICS = ("auc", "delta_residual", "accuracy")  # what the Models tab shows for every B
+MODEL_METRICS = ("auc",)  # what the Models tab shows for every B
 MOST_PARAMS, MOST_METRICS = 100, 1000  # MLflow takes no more a request
 
 

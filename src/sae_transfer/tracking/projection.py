@@ -69,7 +69,7 @@ def _children(store: Store, tags: dict[str, str], parent: str, families: Sequenc
     models = _models(store, tags, families)
     started = {fingerprint: now + i for i, fingerprint in enumerate(wanted)}
     with tqdm(total=len(plan.create), desc="MLflow", unit="run", disable=None) as bar:
-        for family in families:
+        for family in reversed(families):  # the Models tab lists the newest first
             new = [cell for cell in family.cells if cell.fingerprint not in plan.kept]
             known = models.get(family.fingerprint)
             model = known or store.start_model(family, tags, parent)
