@@ -259,7 +259,7 @@ t.track(Path({folder!r}), t.made_up(t.DATASETS, {{"narrow_2": 2}}), Path({figure
 
 @pytest.mark.parametrize(
     ("step", "call", "done"),
-    [("_log", 1, False), ("_attach_tables", 4, True), ("write_cells", 3, True), ("finish_model", 2, False)],
+    [("_log", 1, False), ("_attach_tables", 4, True), ("write_cells", 3, True)],
 )
 def test_killed_at_any_step_and_run_again_leaves_whole_runs_alone(step, call, done, folder, table, figure):
     """kill -9 of a real process: before the parent has its numbers, and between a cell's artifacts, run and model."""

@@ -105,10 +105,10 @@ def test_kinds_that_are_not_known_here_and_rows_without_a_layer_are_runs_too(tab
 
 def test_the_parent_run_has_the_params_and_the_headline_numbers_but_no_uri():
     params = {"seed": 0, "model": {"name": "tiny", "layers": [2, 3]}, "tracking": {"uri": "http://me:secret@host"}}
-    numbers = {"narrow_2": {"sparse_1": {"auc_ood": 0.5, "auc_ood_worst": None}}}
+    numbers = {"narrow_2": {"sparse_1": {"auc_ood": 0.5, "auc_ood_worst": None}}, "gap": 0.25}
     run = contents.study("workspace", params, numbers, {"saes": pd.DataFrame({"a": [1.5, np.nan]})}, "f", {})
     assert run.params == {"seed": "0", "model.name": "tiny", "model.layers": "[2, 3]"}
-    assert run.metrics == {"narrow_2/sparse_1/auc_ood": 0.5}
+    assert run.metrics == {"narrow_2/sparse_1/auc_ood": 0.5, "gap": 0.25}
     assert json.loads(run.tables["saes.json"]) == {"columns": ["a"], "data": [[1.5], [None]]}
 
 
@@ -192,10 +192,10 @@ def test_results_of_another_version_are_refused(table, tmp_path):
     path.write_bytes(b'"\xff')
     with pytest.raises(UserError, match=r"transfer\.csv: damaged"):
         tables.read_transfer(path)
-    for wrong in ([1], {"layer_2": 0.5}, {"layer_2": {"residual": {"auc": "high"}}}):
+    for wrong in ([1], {"layer_2": {"residual": {"auc": "high"}}}):
         with pytest.raises(UserError, match="another version wrote it"):
             tables.check_numbers(wrong, path)
-    tables.check_numbers({"layer_2": {"residual": {"auc": None, "n": 2}}}, path)
+    tables.check_numbers({"layer_2": {"residual": {"auc": None, "n": 2}}, "gap": 0.5}, path)
 
 
 def test_links_to_neuronpedia(tmp_path):

@@ -156,7 +156,7 @@ def _inputs(train: str, test: str, datasets: Mapping[str, tuple[str, str]]) -> t
 def study(
     name: str,
     params: Mapping[str, Any],
-    numbers: Mapping[str, Mapping[str, Mapping[str, float | None]]],
+    numbers: Mapping[str, Any],
     tables: Mapping[str, pd.DataFrame],
     figures: str,
     origin: Mapping[str, str],
@@ -165,17 +165,11 @@ def study(
 
     `figures` is the digest of the figures that it carries.
     """
-    metrics = {
-        plain("/".join((space, key, measure)), "/"): float(value)
-        for space, kinds in numbers.items()
-        for key, values in kinds.items()
-        for measure, value in values.items()
-        if value is not None
-    }
+    metrics = {plain("/".join(place), "/"): float(value) for place, value in leaves(numbers) if value is not None}
     settings = {key: value for key, value in params.items() if key != "tracking"}  # its URI may hold a password
     return Content(
         name=f"{name}: {params['model']['name']}",
-        params=dict(flat(settings)),
+        params={plain(".".join(place), "/"): _text(value) for place, value in leaves(settings)},
         metrics=metrics,
         tags={"figures_md5": figures},
         tables={f"{file}.json": as_json(table) for file, table in tables.items()},
@@ -183,13 +177,13 @@ def study(
     )
 
 
-def flat(params: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted name, text) of every value of a params file."""
-    for name, value in params.items():
+def leaves(values: Mapping[str, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(names, value) of every value of nested mappings."""
+    for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from flat(value, f"{place}{name}.")
+            yield from leaves(value, (*place, str(name)))
         else:
-            yield plain(f"{place}{name}", "/"), _text(value)
+            yield (*place, str(name)), value
 
 
 def as_json(table: pd.DataFrame) -> str:

@@ -11,6 +11,7 @@ from sae_transfer import cells
 from sae_transfer.probes import Ints, Probe
 from sae_transfer.records import UserError
 from sae_transfer.store import damaged, missing
+from sae_transfer.tracking.contents import leaves
 from sae_transfer.transfer import COLUMNS
 
 # results/<name>.csv that the parent run shows, where a stage wrote it
@@ -60,19 +61,14 @@ def _numbers(column: pd.Series) -> pd.Series:
 
 
 def check_numbers(numbers: Any, path: Path) -> None:
-    """That results/metrics.json is space -> kind of probe -> name -> number.
+    """That results/metrics.json holds names and numbers, nested as they may be.
 
     Raises:
-        UserError: it is not; another version wrote it.
+        UserError: it does not; another version wrote it.
     """
-    try:
-        values = [v for kinds in numbers.values() for named in kinds.values() for v in named.values()]
-    except AttributeError:
-        values = [""]
+    values = [value for _, value in leaves(numbers)] if isinstance(numbers, Mapping) else [""]
     if not all(value is None or isinstance(value, int | float) for value in values):
-        raise UserError(
-            f"{path}: not space, probe, name and number; another version wrote it: `dvc repro -s -f report`"
-        )
+        raise UserError(f"{path}: not names and numbers; another version wrote it: `dvc repro -s -f report`")
 
 
 def feature_tables(
