@@ -245,14 +245,15 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import test_tracking as t
-calls, function = [], t.client.Store.{step}
+from sae_transfer.tracking.client import Store
+calls, function = [], Store.{step}
 def killing(*words, **more):
     calls.append(1)
     if len(calls) == {call}:
         {last}
         os.kill(os.getpid(), signal.SIGKILL)
     return function(*words, **more)
-t.client.Store.{step} = killing
+Store.{step} = killing
 t.track(Path({folder!r}), t.made_up(t.DATASETS, {{"narrow_2": 2}}), Path({figure!r}), name="second")
 """
 
