@@ -21,6 +21,7 @@ from sae_transfer.stages.extract import extract
 from sae_transfer.stages.fit import fit
 from sae_transfer.stages.prepare import prepare
 from sae_transfer.stages.report import make_report
+from sae_transfer.stages.track import track
 from sae_transfer.stages.transfer import transfer
 
 PARAMS = {
@@ -262,6 +263,7 @@ def test_stages_with_a_missing_input_name_what_brings_it(stage):
     assert_one_line(stage(fit, "narrow_2", "alpha"), "artifacts/prompts/alpha.parquet: not found; `dvc repro`")
     assert_one_line(stage(transfer, "layer_2"), "artifacts/probes/layer_2/alpha/probes", "`dvc repro` makes it")
     assert_one_line(stage(make_report), "results/transfer/layer_2.parquet: not found; `dvc repro` makes it")
+    assert_one_line(stage(track), "results/transfer.csv: not found; `dvc repro` makes it")
 
 
 def test_a_missing_model_names_dvc_pull(stage, project):

@@ -17,6 +17,7 @@ from urllib.request import urlopen
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from sae_transfer.records import UserError
 from sae_transfer.tracking import TrackingParams, contents, location, projection, server
@@ -301,6 +302,12 @@ def test_a_locked_store(folder, table, figure, monkeypatch):
         said = refused(folder, table, figure)
     assert f"{folder}/mlflow.db: another program writes to it" in said
     assert track(folder, table, figure).created == 0
+
+
+def test_another_track_that_never_ends(folder, table, figure, monkeypatch):
+    monkeypatch.setattr(location, "WAIT", 0.1)
+    with FileLock(folder / ".track.lock"):
+        assert "mlruns: another `track` has held it for 0.1 s; end it" in refused(folder, table, figure)
 
 
 def test_a_damaged_store_and_one_of_another_mlflow(folder, table, figure):
