@@ -457,8 +457,12 @@ def test_experiments_run_alone_and_two_at_once_compare_and_appear_in_mlflow_unde
     assert list((fresh.folder / "shown/static").glob("*auc_by_n.png"))
     for name, resamples in (("first", 130), ("second", 140)):
         fresh.dvc("exp", "run", "--queue", "--name", name, "-S", f"transfer.resamples={resamples}")
-    fresh.dvc("queue", "start", "--jobs", "2")
+    workers = [sys.executable, "-m", "dvc", "queue", "start", "--jobs", "2"]  # they keep what they write to open
+    subprocess.run(
+        workers, cwd=fresh.folder, env=fresh.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True
+    )
     _wait_for_queue(fresh, 2)
+    fresh.dvc("queue", "stop")
     told = fresh.dvc("exp", "show", "--csv", "--no-pager")
     assert all(name in told for name in ("here", "first", "second"))
     sizes = {study: len(tracked(fresh.folder, kind="cell", study=study)) for study in ("here", "first", "second")}
