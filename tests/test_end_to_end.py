@@ -604,5 +604,5 @@ def test_a_stage_that_fails_in_dvc_repro_leaves_the_results_of_the_last_run(fres
     assert fresh.hashes("results", "report") == {p: h for p, h in before.items() if not p.startswith("artifacts")}
     fresh.edit(lambda params: params["datasets"]["people"].update(n_train=60))
     said = fresh.dvc("repro")
-    assert "python -m" not in said  # it comes back from the cache
+    assert said.count("python -m") == said.count("stages.track") == 1  # the rest comes back from the cache
     assert fresh.hashes(*MADE) == before
