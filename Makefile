@@ -4,6 +4,7 @@
 #   make test                   run the tests
 #   make sweep                  tune the probes (JOBS=2 processes, MAX_TRIALS=100, STUDY=sweep, PRESET=name)
 #   make dashboard              look at a sweep in the browser (STUDY=sweep, PORT=8081)
+#   make ui                     show the runs in MLflow (PORT=5001 for another port)
 #   make TORCH_INDEX=URL ...    take PyTorch from this package index, for a CUDA or a CPU build of your choice
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -21,7 +22,7 @@ export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro test sweep dashboard lint types check deps demo-data demo-model bench bench-gpu pull install install-dev
+.PHONY: repro ui test sweep dashboard lint types check deps demo-data demo-model bench bench-gpu pull install install-dev
 
 repro: pull
 	$(if $(PRESET),sae-transfer preset use $(PRESET))
@@ -29,6 +30,11 @@ repro: pull
 	sae-transfer prune
 	dvc repro
 	@sae-transfer summary
+	@echo "make ui shows every run in MLflow."
+
+PORT ?= 5000
+ui: install
+	@sae-transfer ui --port $(PORT)
 
 sweep: install
 	sae-transfer sweep --study $(STUDY) --jobs $(JOBS) $(if $(MAX_TRIALS),--max-trials $(MAX_TRIALS)) $(if $(PRESET),--preset $(PRESET))

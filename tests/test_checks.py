@@ -89,6 +89,10 @@ def assign(params, *path, value):
         (lambda p: p["sweep"].update(grid=True, scaling=["none"]), "sweep.scaling lacks the grid's rms; add it"),
         (lambda p: p["sweep"].update(grid=True, trials=29), "sweep.trials = 29, but the grid has 30 points; raise it"),
         (
+            lambda p: assign(p, "tracking", "url", value="http://127.0.0.1:5000"),
+            "unknown key tracking.url; did you mean uri",
+        ),
+        (
             lambda p: assign(p, "transfer", "resample", value=10),
             "unknown key transfer.resample; did you mean resamples",
         ),

@@ -2,11 +2,15 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -18,6 +22,7 @@ from sae_transfer.stages.extract import extract
 from sae_transfer.stages.fit import fit
 from sae_transfer.stages.prepare import prepare
 from sae_transfer.stages.report import make_report
+from sae_transfer.stages.track import track
 from sae_transfer.stages.transfer import transfer
 
 PARAMS = {
@@ -33,6 +38,7 @@ PARAMS = {
     "transfer": {"resamples": 10, "whole": False},
     "bootstrap": {"resamples": 2, "seeds": 2},
     "regimes": {"datasets": []},
+    "tracking": {"uri": None, "experiment": "tests"},
 }
 
 
@@ -174,6 +180,42 @@ def test_summary_before_any_run_names_dvc_repro(type_):
     assert_one_line(type_("summary"), "results/metrics.json: not found; `dvc repro` makes it")
 
 
+def test_ui_without_a_store_names_dvc_repro_and_with_a_server_elsewhere_says_where_it_is(type_, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert_one_line(type_("ui"), "mlruns/mlflow.db: not found; `dvc repro` makes it")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example.org")
+    code, out, err = type_("ui")
+    assert (code, err) == (0, "")
+    assert "https://me:***@mlflow.example.org" in out
+
+
+def test_ui_prints_a_link_serves_it_and_ends_with_its_server(project):
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environment["PYTHONPATH"] = str(Path(cli.__file__).parents[2])
+    code = (
+        "from pathlib import Path; from sae_transfer.tracking import TrackingParams, location\n"
+        "with location.opened(TrackingParams(experiment='tests')): pass\n"
+        "from sae_transfer.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "ui", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=project) as process:
+        link = process.stdout.readline().split()[-1]
+        assert link.startswith(f"http://127.0.0.1:{port}/#/experiments/1/runs?")
+        with urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
+            assert answer.status == 200
+        servers = psutil.Process(process.pid).children(recursive=True)
+        listening = {c.laddr.ip for p in servers for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+        assert listening == {"127.0.0.1"}
+        assert len(servers) <= 3  # MLflow's default is 15 processes
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+    _, alive = psutil.wait_procs(servers, timeout=30)
+    assert alive == []
+
+
 def test_generate_writes_the_datasets(project, type_, monkeypatch):
     from sae_transfer.datasets import generated
 
@@ -239,6 +281,7 @@ def test_stages_with_a_missing_input_name_what_brings_it(stage):
     assert_one_line(stage(fit, "narrow_2", "alpha"), "artifacts/prompts/alpha.parquet: not found; `dvc repro`")
     assert_one_line(stage(transfer, "layer_2"), "artifacts/probes/layer_2/alpha/probes", "`dvc repro` makes it")
     assert_one_line(stage(make_report), "results/transfer.csv: not found; `dvc repro` makes it")
+    assert_one_line(stage(track), "results/transfer.csv: not found; `dvc repro` makes it")
 
 
 def test_a_missing_model_names_dvc_pull(stage, project):

@@ -94,7 +94,7 @@ def test_what_is_nowhere_is_said_in_one_line(here, tmp_path):
 
 def test_a_table_of_another_version_is_refused(here, tmp_path):
     tables.table(["alpha"], {"narrow": 2}).drop(columns="selected").to_csv(tmp_path / "transfer.csv", index=False)
-    old = r"the transfer table has no column selected: it was made by another version"
+    old = r"the transfer table lacks selected: another version wrote it"
     with pytest.raises(UserError, match=old), revisions.opened(str(tmp_path)):
         pass
 

@@ -16,13 +16,14 @@ from sae_transfer.resampling import BootstrapParams
 from sae_transfer.stages import inputs
 from sae_transfer.stages.inputs import StudyParams
 from sae_transfer.store import brought_by, missing
+from sae_transfer.tracking import TrackingParams
 from sae_transfer.transfer import TransferParams
 from sae_transfer.tuning.sweep import check_sweep
 from sae_transfer.verbal import VerbalParams
 
 SECTIONS = (
     *("seed", "study", "model", "saes", "datasets", "probe", "transfer"),
-    *("bootstrap", "regimes", "verbal", "generalization", "sweep"),
+    *("bootstrap", "regimes", "verbal", "generalization", "tracking", "sweep"),
 )
 
 
@@ -42,6 +43,7 @@ def check_params(params: Mapping[str, Any]) -> None:
     config.section(params, VerbalParams, "verbal")
     check_sweep(params)
     config.section(params, GeneralizationParams, "generalization")
+    config.section(params, TrackingParams, "tracking")
     for name in study.saes:
         layer = config.section(params, SaeParams, "saes", name).layer
         if layer not in model.layers:

@@ -9,8 +9,15 @@ from sae_transfer.store import damaged, missing
 from sae_transfer.transfer import COLUMNS
 
 # Tables of the analyses, by the name of their file under results/, in the order in which the report tells them.
-ANALYSES = ("bootstrap", "bootstrap_features", "length", "regimes")
-WORDS = ("sae", "scaling", "ranking", "reason")  # text that may be missing in every row
+ANALYSES = (
+    *("bootstrap", "bootstrap_features", "oracle_gap", "predictors", "policies", "calibration", "variations"),
+    *("similarity", "saes", "splitting", "matches", "length", "regimes"),
+)
+# Text, also where every row is empty or looks like a number (a dataset named 2024).
+WORDS = (
+    *("model", "space", "sae", "train", "test", "train_variation", "test_variation", "condition", "probe", "family"),
+    *("scaling", "ranking", "reason", "held_out", "role", "verdict"),
+)
 LISTS = ("feature_ids", "oracle_feature_ids")  # "17" is a list of one feature, and no number
 
 
@@ -21,7 +28,7 @@ def read(path: Path) -> pd.DataFrame:
         UserError: the file is missing or damaged.
     """
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(LISTS, str), keep_default_na=False, na_values=[""])
+        table = pd.read_csv(path, dtype=dict.fromkeys((*LISTS, *WORDS), str), keep_default_na=False, na_values=[""])
     except FileNotFoundError:
         raise missing(path) from None
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
@@ -41,9 +48,10 @@ def read_transfer(path: Path, name: str = "") -> pd.DataFrame:
         UserError: as `read`, or the table was made by another version of the project.
     """
     table = read(path)
-    if lacking := [column for column in COLUMNS if column not in table]:
+    lacking = [column for column in COLUMNS if column not in table]
+    if lacking or table.empty:
+        what = f"lacks {', '.join(lacking)}" if lacking else "has no rows"
         raise UserError(
-            f"{name or path}: the transfer table has no column {lacking[0]}: it was made by another version of "
-            "sae-transfer; run `dvc repro` with this one"
+            f"{name or path}: the transfer table {what}: another version wrote it; run `dvc repro` with this one"
         )
     return table

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from sae_transfer.cli import compare, data, machine, preset, score, study, sweep
+from sae_transfer.cli import compare, data, machine, preset, score, study, sweep, ui
 from sae_transfer.records import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -16,6 +16,7 @@ app.command()(score.score)
 app.command()(sweep.sweep)
 app.command()(sweep.dashboard)
 app.command()(machine.doctor)
+app.command()(ui.ui)
 
 data_app = typer.Typer(no_args_is_help=True, help="Datasets under data/.")
 data_app.command()(data.generate)

@@ -57,9 +57,9 @@ def sweep(
     if apply:
         _apply(found, n_max, quiet or as_json)
     elif track:
-        from sae_transfer import sweep_tracking
+        from sae_transfer.tracking import sweeps
 
-        sweep_tracking.log_sweeps(found, progress=not quiet)
+        sweeps.log_sweeps(found, progress=not quiet)
     if as_json:
         print(json.dumps([each.as_json() for each in found], indent=1, sort_keys=True))
     elif not apply and not quiet:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sae_transfer import sweep_tracking
 from sae_transfer.records import UserError
-from sae_transfer.sweep_tracking import CHOSEN, FINGERPRINT, PARENT, SUPERSEDED, log_sweeps
+from sae_transfer.tracking import sweeps
+from sae_transfer.tracking.sweeps import CHOSEN, FINGERPRINT, PARENT, SUPERSEDED, log_sweeps
 from sae_transfer.tuning.results import Sweep, Trial
 
 SPACE = {"mode": "auc", "n_max": 8, "C": [0.001, 10.0], "rows": "ab12"}
@@ -30,7 +30,7 @@ BETA = replace(ALPHA, train="beta")
 def empty_store(tmp_path_factory):
     """A store that MLflow has made: making one takes seconds."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    sweep_tracking._client(f"sqlite:///{path}").search_experiments()
+    sweeps._client(f"sqlite:///{path}").search_experiments()
     return path
 
 
@@ -42,7 +42,7 @@ def client(empty_store, tmp_path, monkeypatch):
     (tmp_path / "mlruns").mkdir()
     with sqlite3.connect(empty_store) as source, sqlite3.connect(tmp_path / "mlruns/mlflow.db") as target:
         source.backup(target)
-    return sweep_tracking._client(sweep_tracking.store_uri())
+    return sweeps._client(sweeps.store_uri())
 
 
 def runs(client, kind):
@@ -154,9 +154,9 @@ def test_the_store_lies_in_the_project_and_its_artifacts_have_no_absolute_path(c
     log_sweeps([ALPHA])
     assert client.get_experiment_by_name("sae-transfer").artifact_location == "mlflow-artifacts:/sae-transfer"
     monkeypatch.setenv("DVC_ROOT", "/elsewhere")
-    assert sweep_tracking.store_uri() == "sqlite:////elsewhere/mlruns/mlflow.db"
+    assert sweeps.store_uri() == "sqlite:////elsewhere/mlruns/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    assert sweep_tracking.store_uri() == "http://127.0.0.1:5000"
+    assert sweeps.store_uri() == "http://127.0.0.1:5000"
 
 
 def test_a_store_that_does_not_answer_is_one_line(tmp_path, monkeypatch):

@@ -1,0 +1,116 @@
+"""Which store runs go to, opened for one process at a time; what is wrong with it in one line."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sae_transfer.records import UserError
+from sae_transfer.tracking import TrackingParams
+from sae_transfer.tracking.client import Store
+
+FOLDER = Path("mlruns")
+WAIT = 600  # seconds for another track to end
+PATIENCE = 5  # seconds for another program to finish its writing
+
+
+def root() -> Path:
+    """The project's root; DVC names it where a stage runs in an experiment's temporary workspace."""
+    return Path(os.environ.get("DVC_ROOT", "."))
+
+
+def uri_of(params: TrackingParams) -> str | None:
+    """The server that runs go to: MLFLOW_TRACKING_URI, else `tracking.uri`; None for the project's own store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or params.uri
+
+
+def shown(params: TrackingParams) -> str:
+    """Where runs go, as it may be printed."""
+    uri = uri_of(params)
+    return _without_password(uri) if uri else str(root() / FOLDER / "mlflow.db")
+
+
+@contextmanager
+def opened(params: TrackingParams, folder: Path | None = None) -> Iterator[Store]:
+    """The store, made where it is not there yet, for one process at a time.
+
+    Raises:
+        UserError: it is locked, read-only, damaged, of another version of MLflow, or the server does not answer.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = (folder or root() / FOLDER).resolve()
+    uri = uri_of(params)
+    where = _without_password(uri) if uri else str(folder / "mlflow.db")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".track.lock", timeout=WAIT):
+            if uri is None:
+                check_file(folder / "mlflow.db")
+            elif uri.startswith("http"):
+                _check_server(uri, where)
+            with _failures_told(where):
+                yield Store(params.experiment, folder, uri)
+    except Timeout:
+        raise UserError(f"{folder}: another `track` has held it for {WAIT} s; end it and run `dvc repro`") from None
+    except PermissionError as error:
+        raise UserError(f"{error.filename or folder}: read-only; make it writable and run `dvc repro`") from None
+
+
+def check_file(path: Path) -> None:
+    """Asks SQLite itself whether the store can be written, since MLflow's own answer is long and slow."""
+    if not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+    except sqlite3.DatabaseError as error:
+        told = str(error)
+        if "locked" in told:
+            remedy = "another program writes to it; close that and run `dvc repro`"
+        elif "readonly" in told or "unable to open" in told:
+            remedy = "read-only; make it and its folder writable and run `dvc repro`"
+        else:
+            remedy = f"damaged ({told}); delete it, `dvc repro` makes it anew from results/"
+        raise UserError(f"{path}: {remedy}") from None
+
+
+def _check_server(uri: str, where: str) -> None:
+    """A first question with a short deadline: MLflow's client would ask again for minutes."""
+    import requests
+
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=10)
+    except requests.RequestException as error:
+        raise UserError(
+            f"MLflow server {where}: no answer ({type(error).__name__}); results/ is whole: start the server or "
+            "correct tracking.uri, and `dvc repro` catches up"
+        ) from None
+
+
+@contextmanager
+def _failures_told(where: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        told = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if "out-of-date database schema" in told or "Can't locate revision" in told:
+            remedy = "of another version of MLflow; delete it, `dvc repro` makes it anew from results/"
+        elif "locked" in told:
+            remedy = "another program writes to it; close that and run `dvc repro`"
+        elif "readonly" in told:
+            remedy = "read-only; make it writable and run `dvc repro`"
+        else:
+            remedy = f"{told[:300]}; results/ is whole, `dvc repro` catches up"
+        raise UserError(f"{where}: {remedy}") from error
+
+
+def _without_password(uri: str) -> str:
+    parts = urlsplit(uri)
+    return uri if parts.password is None else uri.replace(f":{parts.password}@", ":***@")
