@@ -80,6 +80,8 @@ def test_baselines_say_that_they_are_and_what_they_read(table):
     }
     assert roles["shuffled_labels_sparse_n"] == {"control"}
     assert roles["random_features_sparse_n"] == roles["target_trained_residual"] == roles["text_tfidf"] == {"baseline"}
+    listed = [family.cells[0].tags["role"] for family in families(table)]
+    assert listed == sorted(listed, key=["probe", "baseline", "control"].index)
     ceiling = one(table, probe="target_trained_sparse_1")
     assert ceiling.params["uses_target"] == "true"
     assert [(d.name, d.context) for d in ceiling.datasets] == [("beta", "train and test")]  # never A

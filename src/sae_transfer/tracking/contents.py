@@ -14,6 +14,7 @@ import pandas as pd
 from sae_transfer import cells
 
 FORMAT = 1  # part of every fingerprint: a change of what runs say makes new ones
+ROLES = ("probe", "baseline", "control")  # in the order of the lists
 SHOWN_FEATURES = 10  # a tag holds the first few; the table artifact has all
 IN_PARAMS = "model layer space sae train test in_domain probe family key".split()  # the same in all of a cell's rows
 OF_TEST = ("test", "n_test", "n_groups")
@@ -77,7 +78,7 @@ def families(
     features: Mapping[tuple[str, str, str], pd.DataFrame],
     origins: Mapping[str, Mapping[str, str]],
 ) -> Iterator[Family]:
-    """The runs of a study, grouped by (space, A, kind of probe), in the table's order.
+    """The runs of a study, grouped by (space, A, kind of probe): baselines, then controls after all others.
 
     Args:
         table: the transfer table of every space.
@@ -87,7 +88,8 @@ def families(
         origins: tags by space that say where its numbers were made.
     """
     settings = _all_settings(table)
-    for place, rows in cells.headline(table).groupby(["space", "train", "key"], sort=False):
+    ordered = cells.headline(table).sort_values("probe", key=_places, kind="stable")
+    for place, rows in ordered.groupby(["space", "train", "key"], sort=False):
         space, train, key = map(str, place)
         listed = features.get((space, train, key))
         tables = {} if listed is None else {"features.json": as_json(listed)}
@@ -102,6 +104,10 @@ def families(
             for row in rows.to_dict("records")
         )
         yield Family(plain(f"{space}_{key}_{train}"), _shared(made), made)
+
+
+def _places(probes: pd.Series) -> pd.Series:
+    return probes.map(lambda probe: ROLES.index(cells.role(probe)))
 
 
 def _shared(made: tuple[Content, ...]) -> dict[str, str]:
