@@ -234,7 +234,7 @@ def test_findings_count_what_the_table_says(study):
     assert (
         f"Of 6 out-of-domain cells with an interval, it beats the residual stream probe of its layer in {wins}" in told
     )
-    assert f"loses in {losses}." in told
+    assert f"loses in {losses}; after Holm" in told
 
 
 def test_missing_cells_are_dashes_with_the_reason_in_their_title(study):

@@ -12,17 +12,27 @@ from sae_transfer import cells, figures
 from sae_transfer.features import Health
 from sae_transfer.report.analyses import Analysis
 from sae_transfer.report.best_features import Behaviour, listed
-from sae_transfer.report.heatmaps import heatmaps
+from sae_transfer.report.heatmaps import beside, heatmaps
 from sae_transfer.report.numbers import NO_NUMBER, findings, summary
 from sae_transfer.report.sections import sections
 
 __all__ = ["About", "Behaviour", "findings", "page", "summary"]
 
-PAPER = (
-    ("in-domain and out-of-domain AUC of the best SAE features", "Transfer, 1-sparse heatmaps", "transfer"),
-    ("residual stream probes in domain and out of domain", "Transfer, residual heatmaps", "transfer"),
-    ("AUC against the number of features N", "How many features", "n"),
-    ("which features are selected, and how they look", "Which features", "features"),
+PAPER = (  # (in the paper, here, section)
+    ("AUC of the best SAE features, in domain and out of domain", "1-sparse heatmaps", "transfer"),
+    ("residual stream probes, in domain and out of domain", "residual stream heatmaps", "transfer"),
+    ("SAE features against residual stream probes", "paired differences", "difference"),
+    ("N-sparse probes: AUC by the number of features", "How many features", "n"),
+    ("which features are selected", "Which features", "features"),
+    ("the variance of residual stream probes over training samples", "How sure are we", "sure"),
+    ("good features exist, and the standard selection misses them", "Was there a better feature", "gap"),
+    ("prompt variations", "Does the wording of the prompt matter", "variations"),
+    (
+        "similarity of features, their combinations and probes",
+        "How near do features lie to the linear probe",
+        "similarity",
+    ),
+    ("asked for next: ways to predict which features generalise", "What predicts", "predict"),
 )
 
 
@@ -73,10 +83,11 @@ def page(
         contents=_contents(told),
         analyses=told,
         paper=PAPER,
+        there={id for id, _ in _contents(told)},
         findings=findings(table),
         datasets=_datasets(table),
         names=cells.datasets(table),
-        heats=list(heatmaps(shown, "auc")),
+        heats=[row | {"beside": beside(numbers, row["spaces"])} for row in heatmaps(shown, "auc")],
         differences=list(heatmaps(shown, "delta_residual")),
         features=[listed(table, sae, about.behaviour.get(sae, Behaviour())) for sae in table["sae"].unique() if sae],
         numbers={s: {k: v for k, v in kinds.items() if not cells.is_control(k)} for s, kinds in numbers.items()},

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from sae_transfer import cells
+from sae_transfer import cells, metrics
 
 Numbers = dict[str, Any]  # space -> key -> name -> number, None where it is missing
 NO_NUMBER = float("nan")
@@ -31,10 +31,13 @@ def _transfer(rows: pd.DataFrame) -> dict[str, float]:
     if (rows["probe"] == "residual").all():
         return numbers
     compared, wins, losses = contest(away)
+    _, sure_wins, sure_losses = contest(away, corrected=True)
     return numbers | {
         "cells_compared": compared,
         "share_beats_residual": wins / compared if compared else NO_NUMBER,
         "share_loses_to_residual": losses / compared if compared else NO_NUMBER,
+        "share_beats_residual_corrected": sure_wins / compared if compared else NO_NUMBER,
+        "share_loses_to_residual_corrected": sure_losses / compared if compared else NO_NUMBER,
     }
 
 
@@ -48,10 +51,17 @@ def _control(rows: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def contest(rows: pd.DataFrame) -> tuple[int, int, int]:
-    """How many cells have a paired interval, and in how many the probe beats the residual probe or loses to it."""
-    low, high = rows["delta_low"], rows["delta_high"]
-    return int(low.notna().sum()), int((low > 0).sum()), int((high < 0).sum())
+def contest(rows: pd.DataFrame, *, corrected: bool = False) -> tuple[int, int, int]:
+    """How many cells have a paired interval, and in how many the probe beats the residual probe or loses to it.
+
+    That is where the interval excludes 0 or, corrected for the number of the rows by Holm's method, where p < 0.05.
+    """
+    low, high, value = rows["delta_low"], rows["delta_high"], rows["delta_residual"]
+    wins, losses = low > 0, high < 0
+    if corrected:
+        sure = metrics.holm(metrics.difference_p(value, low, high, rows["n_groups"])) < 0.05
+        wins, losses = wins & sure, losses & sure
+    return int(low.notna().sum()), int(wins.sum()), int(losses.sum())
 
 
 def _plain(number: float) -> float | int | None:
@@ -89,8 +99,9 @@ def _finding(key: str, rows: pd.DataFrame) -> str:
     )
     compared, wins, losses = contest(away)
     if compared:
+        _, sure_wins, sure_losses = contest(away, corrected=True)
         told += (
             f" Of {compared} out-of-domain cells with an interval, it beats the residual stream probe of its layer in "
-            f"{wins} and loses in {losses}."
+            f"{wins} and loses in {losses}; after Holm's correction over these cells in {sure_wins} and {sure_losses}."
         )
     return told
