@@ -21,7 +21,7 @@ def texts(figure):
 
 
 def test_draw_gives_a_heatmap_for_every_kind_a_difference_for_every_rival_and_the_comparisons(study):
-    names = [name for name, _ in figures.draw(study)]
+    names = list(figures.drawings(study))
     kinds = ["layer_2_residual", "layer_2_mean_difference", "layer_2_shuffled_labels_residual"]
     kinds += ["narrow_2_sparse_1", "narrow_2_sparse_n"]
     kinds += ["narrow_2_shuffled_labels_sparse_1", "narrow_2_shuffled_labels_sparse_n"]
@@ -88,7 +88,7 @@ def test_interval_of_too_few_groups_is_a_dash_with_its_reason():
 
 def test_a_study_without_saes_is_drawn(study):
     layers = study[study["sae"] == ""]
-    names = dict(figures.draw(layers))
+    names = figures.drawings(layers)
     assert "auc_by_n" not in names
     assert [title for title, _ in cells.panels(layers)] == ["layer 2"]
 
