@@ -20,7 +20,10 @@ def make_report() -> None:
     table = result_files.read_transfer(paths.RESULTS / "transfer.csv")
     analyses = {name: result_files.read(paths.RESULTS / f"{name}.csv") for name in result_files.ANALYSES}
     names = list(figures.drawings(table) | figures.drawings_of_analyses(analyses))
-    Parallel(n_jobs=PROCESSES)(delayed(_draw)(table, analyses, names[i::PROCESSES]) for i in range(PROCESSES))
+    # not joblib's own workers: they live on, in the folder where they began
+    Parallel(n_jobs=PROCESSES, backend="multiprocessing")(
+        delayed(_draw)(table, analyses, names[i::PROCESSES]) for i in range(PROCESSES)
+    )
     svgs = {name: (paths.FIGURES / f"{name}.svg").read_text() for name in names}
     page = report.page(table, svgs, _about(params, study, table), analyses)
     store.write_text(paths.REPORT / "index.html", page)
