@@ -62,11 +62,13 @@ def draw_analyses(tables: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Fig
     """Every figure of the analyses with its file name.
 
     Args:
-        tables: by the name of the file under results/, without its ending; those without rows are passed over.
+        tables: by the name of the file under results/, without its ending; those without rows are passed over, and so
+            is a figure for which all numbers are missing.
     """
     for table, figures in OF_ANALYSES.items():
         rows = tables.get(table, pd.DataFrame())
-        yield from ((name, draw_one(rows)) for name, draw_one in figures.items() if len(rows))
+        drawn = {name: draw_one(rows) for name, draw_one in figures.items() if len(rows)}
+        yield from ((name, figure) for name, figure in drawn.items() if figure.axes)
 
 
 def varied(table: pd.DataFrame) -> list[str]:
