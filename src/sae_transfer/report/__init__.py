@@ -14,7 +14,7 @@ from sae_transfer.report.analyses import Analysis
 from sae_transfer.report.best_features import Behaviour, listed
 from sae_transfer.report.heatmaps import beside, heatmaps
 from sae_transfer.report.numbers import NO_NUMBER, findings, summary
-from sae_transfer.report.sections import sections
+from sae_transfer.report.sections import analyses_of, highlights
 
 __all__ = ["About", "Behaviour", "findings", "page", "summary"]
 
@@ -76,7 +76,7 @@ def page(
     images = {
         name: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode() for name, svg in svgs.items()
     }
-    numbers, told = summary(table), sections(analyses or {})
+    numbers, told = summary(table), analyses_of(analyses or {})
     shown = cells.without_baselines(table)
     return environment.get_template("report.html").render(
         about=about,
@@ -84,7 +84,7 @@ def page(
         analyses=told,
         paper=PAPER,
         there={id for id, _ in _contents(told)},
-        findings=findings(table),
+        findings=[*findings(table), *highlights(analyses or {})],
         datasets=_datasets(table),
         names=cells.datasets(table),
         heats=[row | {"beside": beside(numbers, row["spaces"])} for row in heatmaps(shown, "auc")],

@@ -1,6 +1,6 @@
 """The analyses' sections of the report: for each table of results/, what it says, its figures and what to look up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 
@@ -11,7 +11,7 @@ from sae_transfer.report.analyses import Analysis, Column, Picture, Table, tabul
 from sae_transfer.report.feature_sections import Tables
 
 
-def sections(tables: Tables) -> list[Analysis]:
+def analyses_of(tables: Tables) -> list[Analysis]:
     """The sections of the tables that have rows, in the order in which the report answers."""
     there = {name: table for name, table in tables.items() if len(table)}
     return [
@@ -19,6 +19,12 @@ def sections(tables: Tables) -> list[Analysis]:
         for name, build in SECTIONS.items()
         if name in there
     ]
+
+
+def highlights(tables: Tables) -> list[str]:
+    """The first sentence of each analysis that belongs among the findings."""
+    there = [name for name in ("oracle_gap", "policies", "calibration") if name in tables and len(tables[name])]
+    return [TOLD[name](tables[name])[0] for name in there]
 
 
 def _sure(tables: Tables, told: list[str]) -> Analysis:
@@ -52,10 +58,25 @@ def _sure(tables: Tables, told: list[str]) -> Analysis:
         "The intervals above hold the training set fixed. Here it varies: its groups are resampled with replacement "
         "(groups), or another sample of it is taken (sample), features are ranked anew and probes are fitted again. "
         "Where the spread is wide, a single training set's number says little.",
-        told,
+        [*told, *_spread(chosen)],
         [Picture("training_spread", "AUC of each probe against its spread over training samples, one panel an SAE.")],
         listed,
     )
+
+
+def _spread(rows: pd.DataFrame) -> Iterator[str]:
+    """A sentence a kind of probe, of its rows of results/bootstrap.csv."""
+    for probe, part in rows[rows["varied"] == "groups"].dropna(subset=["auc_sd"]).groupby("probe", sort=False):
+        home, away = (part.loc[part["in_domain"] == inside, "auc_sd"] for inside in (True, False))
+        name = cells.name(str(probe))
+        told = f"{name}: the AUC's standard deviation over training samples is {home.mean():.3f} in domain"
+        if len(away):
+            widest = part[~part["in_domain"]].nlargest(1, "auc_sd").iloc[0]
+            told += (
+                f" and {away.mean():.3f} out of domain; the widest cell ({widest['space']}, {widest['train']} to "
+                f"{widest['test']}) reaches from {widest['auc_low']:.2f} to {widest['auc_high']:.2f}"
+            )
+        yield f"{told[0].upper()}{told[1:]}."
 
 
 def _selected(features: pd.DataFrame) -> Table:
