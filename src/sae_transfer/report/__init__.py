@@ -60,8 +60,8 @@ def page(
 
     Args:
         table: the transfer table of every space.
-        svgs: SVG text by the names that `figures.draw` and `figures.draw_analyses` give; heatmaps are not needed, the
-            page has them as tables.
+        svgs: SVG text by the names that `figures.drawings` and `figures.drawings_of_analyses` give; heatmaps are not
+            needed, the page has them as tables.
         about: what was run.
         analyses: the tables of the analyses, by the name of their file under results/.
     """

@@ -1,15 +1,18 @@
 """report: the tables of results/, SAE health, prompts and scores -> figures and one page."""
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from joblib import Parallel, delayed
 
 from sae_transfer import config, features, figures, paths, report, result_files, store
 from sae_transfer.report import About, Behaviour, best_features
 from sae_transfer.stages import inputs, run
 from sae_transfer.stages.inputs import StudyParams
+
+PROCESSES = 2  # to draw in
 
 
 def make_report() -> None:
@@ -17,13 +20,26 @@ def make_report() -> None:
     study = config.section(params, StudyParams, "study")
     table = result_files.read_transfer(paths.RESULTS / "transfer.csv")
     analyses = {name: result_files.read(paths.RESULTS / f"{name}.csv") for name in result_files.ANALYSES}
-    svgs = {}
-    for name, figure in chain(figures.draw(table), figures.draw_analyses(analyses)):
-        figures.save(figure, paths.FIGURES, name)
-        svgs[name] = (paths.FIGURES / f"{name}.svg").read_text()
+    names = list(figures.drawings(table) | figures.drawings_of_analyses(analyses))
+    folder = paths.FIGURES.resolve()  # a process that is used again is where it was when it started
+    parts = [delayed(_draw)(folder, table, analyses, names[i::PROCESSES]) for i in range(PROCESSES)]
+    drawn = [name for part in Parallel(n_jobs=PROCESSES)(parts) for name in part]
+    svgs = {name: (paths.FIGURES / f"{name}.svg").read_text() for name in drawn}
     page = report.page(table, svgs, _about(params, study, table), analyses)
     store.write_text(paths.REPORT / "index.html", page)
     print(f"open {paths.REPORT / 'index.html'} in a browser")
+
+
+def _draw(folder: Path, table: pd.DataFrame, analyses: Mapping[str, pd.DataFrame], names: Sequence[str]) -> list[str]:
+    """Draws those figures, and names those that show anything."""
+    drawings = figures.drawings(table) | figures.drawings_of_analyses(analyses)
+    shown = []
+    for name in names:
+        figure = drawings[name]()
+        if figure.axes:
+            figures.save(figure, folder, name)
+            shown.append(name)
+    return shown
 
 
 def _about(params: Mapping[str, Any], study: StudyParams, table: pd.DataFrame) -> About:
