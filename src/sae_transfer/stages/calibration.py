@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from sae_transfer import calibration, config, paths, probe_files, probes, store
@@ -15,7 +14,6 @@ from sae_transfer.stages import inputs, run
 from sae_transfer.stages.inputs import StudyParams
 from sae_transfer.transfer import TestSet, TransferParams, reference, test_set
 
-PROCESSES = 2  # for spaces
 KINDS = ("residual", "mean_difference", "sparse_1", "sparse_n")
 
 
@@ -23,8 +21,9 @@ def calibrate() -> None:
     params = config.read()
     study = config.section(params, StudyParams, "study")
     spaces = [*(f"layer_{layer}" for layer in params["model"]["layers"]), *study.saes]
-    found = Parallel(n_jobs=PROCESSES)(delayed(_of_space)(space, study.datasets, params) for space in spaces)
-    table = calibration.table([row for rows in found for row in rows])
+    with threadpool_limits(1):
+        rows = [row for space in spaces for row in _of_space(space, study.datasets, params)]
+    table = calibration.table(rows)
     store.write_text(paths.RESULTS / "calibration.csv", table.to_csv(index=False, float_format="%.6g"))
     print("\n".join(calibration.answer(table)))
 
@@ -41,8 +40,7 @@ def _of_space(space: str, datasets: tuple[str, ...], params: Mapping[str, Any]) 
         resampled[name] = test_set(test[name].labels, test[name].groups, name, seed, chosen)
     rows = []
     for a in datasets:
-        with threadpool_limits(1):
-            unseen = _held_out(space, a, train[a], params)
+        unseen = _held_out(space, a, train[a], params)
         for probe in inputs.full_size(probe_files.read(paths.PROBES / space / a)):
             if probe.kind in KINDS and probe.selected:
                 rows += _of_probe(probe, a, train, test, resampled, unseen[probe.kind], seed)

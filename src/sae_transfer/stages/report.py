@@ -1,7 +1,6 @@
 """report: the tables of results/, SAE health, prompts and scores -> figures and one page."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,23 +20,23 @@ def make_report() -> None:
     table = result_files.read_transfer(paths.RESULTS / "transfer.csv")
     analyses = {name: result_files.read(paths.RESULTS / f"{name}.csv") for name in result_files.ANALYSES}
     names = list(figures.drawings(table) | figures.drawings_of_analyses(analyses))
-    folder = paths.FIGURES.resolve()  # a process that is used again is where it was when it started
-    parts = [delayed(_draw)(folder, table, analyses, names[i::PROCESSES]) for i in range(PROCESSES)]
-    drawn = [name for part in Parallel(n_jobs=PROCESSES)(parts) for name in part]
+    parts = [delayed(_draw)(table, analyses, names[i::PROCESSES]) for i in range(PROCESSES)]
+    # not joblib's own workers: they live on, in the folder where they began
+    drawn = [name for part in Parallel(n_jobs=PROCESSES, backend="multiprocessing")(parts) for name in part]
     svgs = {name: (paths.FIGURES / f"{name}.svg").read_text() for name in drawn}
     page = report.page(table, svgs, _about(params, study, table), analyses)
     store.write_text(paths.REPORT / "index.html", page)
     print(f"open {paths.REPORT / 'index.html'} in a browser")
 
 
-def _draw(folder: Path, table: pd.DataFrame, analyses: Mapping[str, pd.DataFrame], names: Sequence[str]) -> list[str]:
+def _draw(table: pd.DataFrame, analyses: Mapping[str, pd.DataFrame], names: Sequence[str]) -> list[str]:
     """Draws those figures, and names those that show anything."""
     drawings = figures.drawings(table) | figures.drawings_of_analyses(analyses)
     shown = []
     for name in names:
         figure = drawings[name]()
         if figure.axes:
-            figures.save(figure, folder, name)
+            figures.save(figure, paths.FIGURES, name)
             shown.append(name)
     return shown
 
