@@ -21,10 +21,11 @@ import yaml
 from pandas.testing import assert_frame_equal
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from sae_transfer import activations, cells, config, features, probe_files, stages
+from sae_transfer import activations, cells, config, features, probe_files, resampling, stages
 from sae_transfer.stages.encode import encode
 from sae_transfer.stages.extract import extract
 from sae_transfer.stages.fit import fit
+from sae_transfer.stages.join import join
 from sae_transfer.stages.length import length_strata
 from sae_transfer.stages.prepare import prepare
 from sae_transfer.stages.report import make_report
@@ -247,14 +248,14 @@ def test_the_csv_holds_what_the_parquet_files_hold(project, table):
     for column in table.columns:
         if pd.api.types.is_float_dtype(table[column]) or column == "layer":
             csv[column] = pd.to_numeric(csv[column])
-    csv["feature_ids"] = csv["feature_ids"].astype(str)
+    csv = csv.astype({"feature_ids": str, "layer": "Int64"})
     bootstrapped = ["auc_train_sd", "reason"]
     assert_frame_equal(csv.drop(columns=bootstrapped), table.drop(columns=bootstrapped), rtol=1e-5, check_dtype=False)
 
 
 def test_the_csv_has_the_training_spread_of_every_probe_under_bs_own_template(project):
     csv = pd.read_csv(project.folder / "results/transfer.csv", keep_default_na=False, na_values={"auc_train_sd": [""]})
-    own = (csv["test_variation"] == "default") & (csv["probe"] != "shuffled_labels")
+    own = (csv["test_variation"] == "default") & csv["probe"].isin(resampling.PROBES)
     known = csv["auc_train_sd"].notna()
     spread = pd.read_csv(project.folder / "results/bootstrap.csv", keep_default_na=False, na_values={"auc_sd": [""]})
     short = spread["auc_sd"].isna()
@@ -393,7 +394,7 @@ def test_without_abstaining_words_there_is_no_verbal_judgement(fresh, monkeypatc
     fresh.edit(lambda params: params.update(verbal={"abstaining": []}))
     for name in ("results/transfer/verbal.parquet", "artifacts/scores/verbal.parquet"):
         Path(name).unlink()
-    for stage in (verbal_judgement, length_strata, make_report):
+    for stage in (verbal_judgement, length_strata, join, make_report):
         stage()
     assert len(pd.read_parquet("results/transfer/verbal.parquet")) == 0
     assert set(pd.read_csv("results/transfer.csv")["space"]) == {*SPACES, "text"}
@@ -413,10 +414,10 @@ def test_a_second_run_runs_nothing(project):
 
 
 def test_killed_in_the_middle_and_run_again_gives_the_same_bytes_as_a_run_in_one_go(project, fresh):
-    """From the fits on, everything is forgotten first, so that this is a second run and no cache answers for it."""
+    """Fits and transfer are forgotten first, so that this is a second run of them and no cache answers for it."""
     before = project.hashes(*MADE)
-    _forget(fresh, ("fit", "transfer", "bootstrap", *ONCE))
-    assert not fresh.hashes("results", "artifacts/probes", "report")
+    _forget(fresh, ("fit", "transfer"))
+    assert not fresh.hashes("artifacts/probes")
 
     running = fresh.start(sys.executable, "-m", "dvc", "repro", start_new_session=True)
     lock, deadline = fresh.folder / "dvc.lock", time.monotonic() + 60
@@ -426,10 +427,10 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes_as_a_run_in_one
         time.sleep(0.02)
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
-    assert not (fresh.folder / "results/transfer.csv").exists()
+    assert not list((fresh.folder / "results/transfer").glob(f"{SAE}.*"))
 
     said = fresh.dvc("repro")
-    after = len(SPACES) * (len(TRAINS) + len(("transfer", "bootstrap"))) + len(ONCE)
+    after = len(SPACES) * (len(TRAINS) + 1) + len(("track",))  # what reads equal bytes does not run again
     assert said.count("Running stage") == after - 1  # what was finished stays
     assert fresh.hashes(*MADE) == before
 
@@ -584,14 +585,14 @@ def test_experiments_run_alone_and_two_at_once_compare_and_appear_in_mlflow_unde
     committed(fresh)
     fresh.env |= {"GIT_AUTHOR_NAME": "x", "GIT_AUTHOR_EMAIL": "x@y", "GIT_COMMITTER_NAME": "x"}
     fresh.env["GIT_COMMITTER_EMAIL"] = "x@y"
-    fresh.dvc("exp", "run", "--name", "here", "-S", "probe.C=[0.1]")
-    assert "sparse_n.auc_ood" in fresh.dvc("metrics", "diff")
+    fresh.dvc("exp", "run", "--name", "here", "-S", "verbal.abstaining=[undefined]")
+    assert "verbal.auc_in_domain" in fresh.dvc("metrics", "diff")
     fresh.dvc("plots", "show", "--out", "shown")
     page = (fresh.folder / "shown/index.html").read_text()
     assert "in_domain_vs_ood" in page
     assert list((fresh.folder / "shown/static").glob("*auc_by_n.png"))
-    for name, resamples in (("first", 130), ("second", 140)):
-        fresh.dvc("exp", "run", "--queue", "--name", name, "-S", f"transfer.resamples={resamples}")
+    for name, good in (("first", 0.7), ("second", 0.9)):
+        fresh.dvc("exp", "run", "--queue", "--name", name, "-S", f"generalization.good_auc={good}")
     workers = [sys.executable, "-m", "dvc", "queue", "start", "--jobs", "2"]  # they keep what they write to open
     subprocess.run(
         workers, cwd=fresh.folder, env=fresh.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True
@@ -603,7 +604,7 @@ def test_experiments_run_alone_and_two_at_once_compare_and_appear_in_mlflow_unde
     sizes = {study: len(tracked(fresh.folder, kind="cell", study=study)) for study in ("here", "first", "second")}
     assert sizes == dict.fromkeys(sizes, len(tracked(fresh.folder, kind="cell", study="workspace")))
     (parent,) = tracked(fresh.folder, kind="study", study="second")
-    assert parent.data.params["transfer.resamples"] == "140"
+    assert parent.data.params["generalization.good_auc"] == "0.9"
     assert parent.data.tags["dvc_experiment"] == "second"
 
 
@@ -758,19 +759,21 @@ def test_a_clone_pulls_the_caches_and_runs_from_the_fits_on_and_nothing_before(p
     assert fresh.run("git", "clone", "--quiet", ".", str(clone.folder))[0] == 0
     shutil.rmtree(clone.folder / "dvcstore")
 
-    clone.dvc("pull", "prepare", "extract", "encode")
+    dear = ("prepare", "extract", "encode", "directions", "verbal")
+    clone.dvc("pull", *dear)
     assert not (clone.folder / "models").exists()
     assert not (clone.folder / "data/demo").exists()
-    assert not (clone.folder / "results").exists()
-    said = clone.dvc("repro", "--downstream", "fit_layer", "fit_sae")
-    assert said.count("Running stage") == 7
-    assert not [stage for stage in ("prepare", "extract", "encode") if f"sae_transfer.stages.{stage}" in said]
+    assert [path.name for path in (clone.folder / "results").rglob("*.*")] == ["verbal.parquet"]
+    said = clone.dvc("repro", "--downstream", "fit_layer", "fit_sae", "text", "regimes")
+    cheap = len(SPACES) * (len(TRAINS) + len(("transfer", "bootstrap"))) + len(ONCE) - len(("verbal",))
+    assert said.count("Running stage") == cheap
+    assert not [stage for stage in dear if f"sae_transfer.stages.{stage}" in said]
     assert clone.hashes(*MADE) == project.hashes(*MADE)
 
     clone.edit(lambda params: params["probe"].update(top_k=2))
     said = clone.dvc("repro", "--allow-missing", "--dry")
     assert "sae_transfer.stages.fit" in said
-    assert not [stage for stage in ("prepare", "extract", "encode") if f"sae_transfer.stages.{stage}" in said]
+    assert not [stage for stage in dear if f"sae_transfer.stages.{stage}" in said]
     code, _, error = clone.run(sys.executable, "-m", "dvc", "repro", "--dry")
     assert code != 0  # the negative control: without --allow-missing DVC wants the data
     assert "data" in error

@@ -111,3 +111,13 @@ def test_ink_contrasts_with_every_background():
         for value in np.linspace(low, high, 101):
             dark, light = sorted(map(luminance, figures.colours(value, column)))
             assert (light + 0.05) / (dark + 0.05) > 4, (column, value)
+
+
+def test_a_figure_for_which_all_numbers_are_missing_has_no_panels():
+    one = {"sae": "s", "predictor": "agreement", "candidates": "features", "uses_target": "no", "held_out": "a"}
+    within = one | {"scope": "within", "role": "", "spearman": 0.5, "spearman_min": 0.2, "spearman_max": 0.7, "r2": 0.1}
+    unknown = within | {"scope": "held_out", "role": "target", "r2": np.nan}
+    drawings = figures.drawings_of_analyses({"predictors": pd.DataFrame([within, unknown])})
+    assert {name: len(draw().axes) for name, draw in drawings.items()} == {"predictors": 1, "held_out": 0}
+    drawings = figures.drawings_of_analyses({"predictors": pd.DataFrame([within, unknown | {"r2": 0.2}])})
+    assert {name: len(draw().axes) for name, draw in drawings.items()} == {"predictors": 1, "held_out": 1}

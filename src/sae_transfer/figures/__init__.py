@@ -64,7 +64,8 @@ def drawings_of_analyses(tables: Mapping[str, pd.DataFrame]) -> dict[str, Drawin
     """Every figure of the analyses by its file name.
 
     Args:
-        tables: by the name of the file under results/, without its ending; those without rows are passed over.
+        tables: by the name of the file under results/, without its ending; those without rows are passed over. A figure
+            for which every number is missing has no panels.
     """
     there = {name: tables[name] for name in OF_ANALYSES if name in tables and len(tables[name])}
     return {name: partial(draw, there[table]) for table in there for name, draw in OF_ANALYSES[table].items()}

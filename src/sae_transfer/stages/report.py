@@ -20,20 +20,25 @@ def make_report() -> None:
     table = result_files.read_transfer(paths.RESULTS / "transfer.csv")
     analyses = {name: result_files.read(paths.RESULTS / f"{name}.csv") for name in result_files.ANALYSES}
     names = list(figures.drawings(table) | figures.drawings_of_analyses(analyses))
+    parts = [delayed(_draw)(table, analyses, names[i::PROCESSES]) for i in range(PROCESSES)]
     # not joblib's own workers: they live on, in the folder where they began
-    Parallel(n_jobs=PROCESSES, backend="multiprocessing")(
-        delayed(_draw)(table, analyses, names[i::PROCESSES]) for i in range(PROCESSES)
-    )
-    svgs = {name: (paths.FIGURES / f"{name}.svg").read_text() for name in names}
+    drawn = [name for part in Parallel(n_jobs=PROCESSES, backend="multiprocessing")(parts) for name in part]
+    svgs = {name: (paths.FIGURES / f"{name}.svg").read_text() for name in drawn}
     page = report.page(table, svgs, _about(params, study, table), analyses)
     store.write_text(paths.REPORT / "index.html", page)
     print(f"open {paths.REPORT / 'index.html'} in a browser")
 
 
-def _draw(table: pd.DataFrame, analyses: Mapping[str, pd.DataFrame], names: Sequence[str]) -> None:
+def _draw(table: pd.DataFrame, analyses: Mapping[str, pd.DataFrame], names: Sequence[str]) -> list[str]:
+    """Draws those figures, and names those that show anything."""
     drawings = figures.drawings(table) | figures.drawings_of_analyses(analyses)
+    shown = []
     for name in names:
-        figures.save(drawings[name](), paths.FIGURES, name)
+        figure = drawings[name]()
+        if figure.axes:
+            figures.save(figure, paths.FIGURES, name)
+            shown.append(name)
+    return shown
 
 
 def _about(params: Mapping[str, Any], study: StudyParams, table: pd.DataFrame) -> About:
