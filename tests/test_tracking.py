@@ -307,7 +307,7 @@ def test_a_locked_store(folder, table, figure, monkeypatch):
 def test_another_track_that_never_ends(folder, table, figure, monkeypatch):
     monkeypatch.setattr(location, "WAIT", 0.1)
     with FileLock(folder / ".track.lock"):
-        assert "mlruns: another `track` has held it for 0.1 s; end it" in refused(folder, table, figure)
+        assert "mlruns: another process has held it for 0.1 s; end it" in refused(folder, table, figure)
 
 
 def test_a_damaged_store_and_one_of_another_mlflow(folder, table, figure):
@@ -362,7 +362,7 @@ def test_a_server_that_is_down_is_one_line_within_seconds_and_shows_no_password(
     assert time.monotonic() - before < 20
     assert "MLflow server http://me:***@127.0.0.1:" in said
     assert "no answer" in said
-    assert "results/ is whole" in said
+    assert "results/ and studies/ are whole" in said
     assert "secret" not in said + location.shown(down)
 
 

@@ -45,7 +45,8 @@ def test_every_cell_is_a_run_and_every_run_another(table):
     fingerprints = {cell.fingerprint for family in found for cell in family.cells}
     assert len(fingerprints) == len(rows)
     assert {family.params["probe"] for family in found} == set(rows["key"])
-    assert all(len(family.cells) == len(DATASETS) for family in found)
+    one_each = {"verbal": 1}  # the model's own words train on nothing, so they stand at A = B alone
+    assert all(len(family.cells) == one_each.get(family.params["space"], len(DATASETS)) for family in found)
 
 
 def test_a_run_says_what_identifies_it_and_every_number_of_its_row(table):
@@ -70,6 +71,30 @@ def test_a_cell_in_domain_has_one_input_and_a_control_says_that_it_is_one(table)
     assert [d.context for d in one(table, test="alpha").datasets] == ["train and test"]
     assert one(table, test="alpha").tags["domain"] == "in domain"
     assert one(table, probe="shuffled_labels_sparse_1").tags["role"] == "control"
+
+
+def test_baselines_say_that_they_are_and_what_they_read(table):
+    roles = {family.params["probe"]: {cell.tags["role"] for cell in family.cells} for family in families(table)}
+    assert {kind for kind, role in roles.items() if role == {"probe"}} == {
+        *("residual", "mean_difference", "sparse_1", "sparse_n")
+    }
+    assert roles["shuffled_labels_sparse_n"] == {"control"}
+    assert roles["random_features_sparse_n"] == roles["target_trained_residual"] == roles["text_tfidf"] == {"baseline"}
+    ceiling = one(table, probe="target_trained_sparse_1")
+    assert ceiling.params["uses_target"] == "true"
+    assert [(d.name, d.context) for d in ceiling.datasets] == [("beta", "train and test")]  # never A
+    verbal = one(table, "verbal", "verbal", "beta")
+    assert verbal.params["n_train"] == "0"
+    assert [(d.name, d.context) for d in verbal.datasets] == [("beta", "test")]
+
+
+def test_a_model_has_the_params_that_all_of_its_cells_share(table):
+    changed = table.copy()
+    changed.loc[(changed["probe"] == "target_trained") & (changed["test"] == "beta"), "C"] = 7.0
+    family = next(f for f in families(changed) if f.name == "narrow_2_target_trained_sparse_1_alpha")
+    assert {cell.params["C"] for cell in family.cells} == {"1", "7"}
+    assert {"C", "test", "n_test", "n_groups"}.isdisjoint(family.params)
+    assert (family.params["train"], family.params["n_train"]) == ("alpha", "240")
 
 
 def test_the_other_ranks_sizes_and_templates_are_in_its_table(table):

@@ -1,17 +1,18 @@
 """Sweeps in a real MLflow store."""
 
-import os
 import sqlite3
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from sae_transfer.records import UserError
-from sae_transfer.tracking import sweeps
-from sae_transfer.tracking.sweeps import CHOSEN, FINGERPRINT, PARENT, SUPERSEDED, log_sweeps
+from sae_transfer.tracking import TrackingParams, location
+from sae_transfer.tracking.contents import Content
+from sae_transfer.tracking.projection import PARENT
+from sae_transfer.tracking.sweeps import log_sweeps
 from sae_transfer.tuning.results import Sweep, Trial
 
+PARAMS = TrackingParams()
 SPACE = {"mode": "auc", "n_max": 8, "C": [0.001, 10.0], "rows": "ab12"}
 
 
@@ -29,9 +30,11 @@ BETA = replace(ALPHA, train="beta")
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory):
     """A store that MLflow has made: making one takes seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    sweeps._client(f"sqlite:///{path}").search_experiments()
-    return path
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        with location.opened(PARAMS, folder):
+            return folder / "mlflow.db"
 
 
 @pytest.fixture
@@ -42,7 +45,8 @@ def client(empty_store, tmp_path, monkeypatch):
     (tmp_path / "mlruns").mkdir()
     with sqlite3.connect(empty_store) as source, sqlite3.connect(tmp_path / "mlruns/mlflow.db") as target:
         source.backup(target)
-    return sweeps._client(sweeps.store_uri())
+    with location.opened(PARAMS) as store:
+        return store.client
 
 
 def runs(client, kind):
@@ -52,7 +56,7 @@ def runs(client, kind):
 
 
 def test_trials_are_the_children_of_a_run_of_the_sweep(client):
-    log_sweeps([ALPHA, BETA])
+    log_sweeps([ALPHA, BETA], PARAMS)
     parents = runs(client, "sweep")
     assert [run.info.run_name for run in parents] == ["sweep s/small/alpha", "sweep s/small/beta"]
     assert {run.info.status for run in parents} == {"FINISHED"}
@@ -81,7 +85,7 @@ def test_trials_are_the_children_of_a_run_of_the_sweep(client):
         "auc_high.alpha": 0.95,
     }
     assert children[0].data.metrics == {"cv_auc": 0.7, "cv_log_loss": 0.5, "n_features": 2.0}
-    assert [run.data.tags[CHOSEN] for run in children] == ["false", "true", "false"]
+    assert [run.data.tags["chosen"] for run in children] == ["no", "yes", "no"]
 
 
 def everything(client):
@@ -94,40 +98,41 @@ def everything(client):
 
 
 def test_written_again_it_adds_nothing(client):
-    log_sweeps([ALPHA, BETA])
+    log_sweeps([ALPHA, BETA], PARAMS)
     before = everything(client)
-    log_sweeps([ALPHA, BETA])
+    log_sweeps([ALPHA, BETA], PARAMS)
     assert everything(client) == before
     history = client.get_metric_history(runs(client, "sweep")[0].info.run_id, "cv_auc")
     assert len(history) == 1
 
 
 def test_more_trials_add_their_runs_and_move_what_is_chosen(client):
-    log_sweeps([ALPHA])
+    log_sweeps([ALPHA], PARAMS)
     first = {run.info.run_id for run in runs(client, "trial")}
     more = replace(
         ALPHA, trials=(trial(0, 0.7), trial(1, 0.8, 4), FAILED, trial(3, 0.9, 8, **BEST | {"auc.alpha": 0.92}))
     )
-    log_sweeps([more])
+    log_sweeps([more], PARAMS)
     children = runs(client, "trial")
     assert first < {run.info.run_id for run in children}
     assert len(children) == 4
-    assert [run.data.tags[CHOSEN] for run in children] == ["false", "false", "false", "true"]
+    assert [run.data.tags["chosen"] for run in children] == ["no", "no", "no", "yes"]
     (parent,) = runs(client, "sweep")
     assert parent.data.metrics["trials"] == 3
     assert parent.data.metrics["auc.alpha"] == 0.92
 
 
 def test_a_sweep_of_another_space_supersedes_the_one_of_its_name(client):
-    log_sweeps([ALPHA])
-    log_sweeps([replace(ALPHA, params=SPACE | {"n_max": 4})])
+    log_sweeps([ALPHA], PARAMS)
+    log_sweeps([replace(ALPHA, params=SPACE | {"n_max": 4})], PARAMS)
     old, new = sorted(runs(client, "sweep"), key=lambda run: -int(run.data.params["n_max"]))
-    assert old.data.tags[SUPERSEDED] == "true"
-    assert SUPERSEDED not in new.data.tags
-    assert len({run.data.tags[FINGERPRINT] for run in runs(client, "trial")}) == 6
-    log_sweeps([ALPHA])
+    assert (old.data.tags["superseded"], new.data.tags["superseded"]) == ("yes", "no")
+    trials = {(run.data.tags[PARENT], run.data.tags["superseded"]) for run in runs(client, "trial")}
+    assert trials == {(old.info.run_id, "yes"), (new.info.run_id, "no")}
+    assert len({run.data.tags["settings"] for run in runs(client, "trial")}) == 6
+    log_sweeps([ALPHA], PARAMS)
     again = sorted(runs(client, "sweep"), key=lambda run: -int(run.data.params["n_max"]))
-    assert [SUPERSEDED in run.data.tags for run in again] == [False, True]
+    assert [run.data.tags["superseded"] for run in again] == ["no", "yes"]
 
 
 def test_a_run_that_a_kill_left_half_written_is_written_anew(client, monkeypatch):
@@ -142,33 +147,40 @@ def test_a_run_that_a_kill_left_half_written_is_written_anew(client, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(type(client), "log_batch", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            log_sweeps([ALPHA])
+            log_sweeps([ALPHA], PARAMS)
     assert [run.info.status for run in runs(client, "trial")] == ["FINISHED", "RUNNING"]
-    log_sweeps([ALPHA])
+    log_sweeps([ALPHA], PARAMS)
     assert [run.info.status for run in runs(client, "trial")] == ["FINISHED", "FINISHED", "FAILED"]
     assert [run.info.status for run in runs(client, "sweep")] == ["FINISHED"]
     assert len(runs(client, "sweep")[0].data.params) == 3 + len(SPACE)
 
 
-def test_the_store_lies_in_the_project_and_its_artifacts_have_no_absolute_path(client, tmp_path, monkeypatch):
-    log_sweeps([ALPHA])
-    assert client.get_experiment_by_name("sae-transfer").artifact_location == "mlflow-artifacts:/sae-transfer"
-    monkeypatch.setenv("DVC_ROOT", "/elsewhere")
-    assert sweeps.store_uri() == "sqlite:////elsewhere/mlruns/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    assert sweeps.store_uri() == "http://127.0.0.1:5000"
+def test_it_goes_where_the_cells_go_and_no_run_of_theirs_is_touched(client, tmp_path):
+    with location.opened(PARAMS) as store:
+        cell = store.write(Content("cell", {"C": "1"}, {"auc": 0.5}, {}), {"kind": "cell", "superseded": "no"}, 1)
+    before = client.get_run(cell).to_dictionary()
+    log_sweeps([ALPHA], PARAMS)
+    assert client.get_run(cell).to_dictionary() == before
+    experiment = client.get_experiment_by_name("sae-transfer")
+    assert {run.info.experiment_id for run in runs(client, "trial")} == {experiment.experiment_id}
+    mine = TrackingParams(uri=f"sqlite:///{tmp_path}/other.db", experiment="mine")
+    log_sweeps([BETA], mine)
+    assert len(runs(client, "sweep")) == 1
+    with location.opened(mine) as store:
+        assert [run.info.run_name for run in store.runs({"kind": "sweep"})] == ["sweep s/small/beta"]
 
 
 def test_a_store_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.raises(UserError, match=r"MLflow at http://127\.0\.0\.1:9: .*the sweep is whole in studies/") as caught:
-        log_sweeps([ALPHA])
+    with pytest.raises(
+        UserError, match=r"MLflow server http://127\.0\.0\.1:9: no answer .*studies/ are whole"
+    ) as caught:
+        log_sweeps([ALPHA], PARAMS)
     assert "\n" not in str(caught.value)
     broken = tmp_path / "broken.db"
     broken.write_bytes(b"no database" * 1000)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{broken}")
-    with pytest.raises(UserError, match="the sweep is whole in studies/"):
-        log_sweeps([ALPHA])
-    assert os.path.getsize(broken) == 11_000
-    assert Path(broken).read_bytes() == b"no database" * 1000
+    with pytest.raises(UserError, match=r"broken\.db: damaged"):
+        log_sweeps([ALPHA], PARAMS)
+    assert broken.read_bytes() == b"no database" * 1000

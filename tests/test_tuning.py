@@ -41,6 +41,7 @@ PARAMS = {
     },
     "probe": {"n_folds": 3, "C": [0.01, 1.0], "N": [2, 8], "top_k": 2, "repeats": 2, "matched_n_train": 120},
     "transfer": {"resamples": 50, "whole": False},
+    "tracking": {},
     "sweep": {"n_max": 16, "trials": 14, "C": [0.001, 10.0]},
 }
 

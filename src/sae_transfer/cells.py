@@ -84,6 +84,11 @@ def is_control(key: str) -> bool:
     return key.startswith(CONTROLS)
 
 
+def role(probe: str) -> str:
+    """What a kind of probe is there for: `probe`, `baseline` or `control`."""
+    return "control" if probe in CONTROLS else "baseline" if probe in BASELINES else "probe"
+
+
 def panels(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """(title, rows) for each SAE, its layer's residual stream beside it; a layer without an SAE stands alone."""
     table = table[table["layer"].notna()]

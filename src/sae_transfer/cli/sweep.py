@@ -11,6 +11,7 @@ import typer
 from sae_transfer import config, store
 from sae_transfer.config import PARAMS_FILE, Section
 from sae_transfer.records import UserError, closest
+from sae_transfer.tracking import TrackingParams
 
 if TYPE_CHECKING:
     from sae_transfer.tuning.results import Sweep, Trial
@@ -51,6 +52,7 @@ def sweep(
     from sae_transfer.tuning.sweep import Plan, check_sweep, pairs
 
     params = _params(preset, max_trials)
+    tracking = config.section(params, TrackingParams, "tracking")
     check_sweep(params)
     plan = Plan(params, study, pairs(params, sae or (), train or ()))
     found = _stored(plan) if apply else _run(plan, jobs, quiet)
@@ -59,7 +61,7 @@ def sweep(
     elif track:
         from sae_transfer.tracking import sweeps
 
-        sweeps.log_sweeps(found, progress=not quiet)
+        sweeps.log_sweeps(found, tracking, progress=not quiet)
     if as_json:
         print(json.dumps([each.as_json() for each in found], indent=1, sort_keys=True))
     elif not apply and not quiet:

@@ -93,7 +93,7 @@ class Store:
         model: str = "",
         figures: Iterable[Path] = (),
     ) -> str:
-        """Writes a run, of which it gives the id; it is FINISHED once it is whole.
+        """Writes a run, of which it gives the id; it is RUNNING until it is whole.
 
         Args:
             content: what it says.
@@ -108,7 +108,7 @@ class Store:
         self._attach_figures(run_id, str(run.info.artifact_uri), figures)
         self._log(run_id, content.params, _metrics(content, started, model))
         self._inputs(run_id, content, model)
-        self.client.set_terminated(run_id, end_time=started)
+        self.client.set_terminated(run_id, content.status, end_time=started)
         return run_id
 
     def write_cells(self, cells: Sequence[tuple[Content, int]], tags: Mapping[str, str], model: str) -> None:

@@ -16,6 +16,7 @@ from sae_transfer import cells
 FORMAT = 1  # part of every fingerprint: a change of what runs say makes new ones
 SHOWN_FEATURES = 10  # a tag holds the first few; the table artifact has all
 IN_PARAMS = "model layer space sae train test in_domain probe family key".split()  # the same in all of a cell's rows
+OF_TEST = ("test", "n_test", "n_groups")
 NOT_PARAMS = ("in_domain", "condition", "selected", "feature_ids", "probe")
 
 
@@ -41,6 +42,7 @@ class Content:
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
+    status: str = "FINISHED"
     datasets: tuple[Dataset, ...] = ()
     tables: Mapping[str, str] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
@@ -99,8 +101,13 @@ def families(
             )
             for row in rows.to_dict("records")
         )
-        kept = {name: value for name, value in made[0].params.items() if name not in ("test", "n_test", "n_groups")}
-        yield Family(plain(f"{space}_{key}_{train}"), kept, made)
+        yield Family(plain(f"{space}_{key}_{train}"), _shared(made), made)
+
+
+def _shared(made: tuple[Content, ...]) -> dict[str, str]:
+    """The params that say the same in all cells, other than those of the test set."""
+    same = set.intersection(*(set(cell.params.items()) for cell in made))
+    return {name: value for name, value in made[0].params.items() if (name, value) in same and name not in OF_TEST}
 
 
 def _all_settings(table: pd.DataFrame) -> dict[Any, str]:
@@ -129,27 +136,32 @@ def _cell(
     metrics = {name: float(value) for name, value in measured.items() if _is_number(value)}
     told = {name: str(value) for name, value in measured.items() if isinstance(value, str | bool) and value != ""}
     ids = str(row["feature_ids"]).split()
-    train, test = row["train"], row["test"]
+    pair = f"{row['train']} \N{RIGHTWARDS ARROW} {row['test']}"
     return Content(
-        name=f"{train} \N{RIGHTWARDS ARROW} {test} \N{MIDDLE DOT} {row['key']} \N{MIDDLE DOT} {row['space']}",
+        name=f"{pair} \N{MIDDLE DOT} {row['key']} \N{MIDDLE DOT} {row['space']}",
         params={name: _text(value) for name, value in identity.items() if _is_told(value)}
         | {"probe": row["key"]}
         | dict(shared),
         metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
         tags=told
         | {"domain": "in domain" if row["in_domain"] else "OOD"}
-        | {"role": "control" if cells.is_control(row["key"]) else "probe"}
+        | {"role": cells.role(row["probe"])}
         | ({"top_features": " ".join(ids[:SHOWN_FEATURES])} if ids else {}),
-        datasets=_inputs(train, test, datasets),
+        datasets=_inputs(row, datasets),
         tables=tables,
         origin=origin,
     )
 
 
-def _inputs(train: str, test: str, datasets: Mapping[str, tuple[str, str]]) -> tuple[Dataset, ...]:
-    if train == test:  # MLflow keeps one input a dataset
-        return (Dataset(test, *datasets[test], "train and test"),)
-    roles = ((train, "train"), (test, "test"))
+def _inputs(row: Mapping[Any, Any], datasets: Mapping[str, tuple[str, str]]) -> tuple[Dataset, ...]:
+    """What was read: the model's own words train on nothing, what `uses_target` on B and never on A."""
+    train, test = row["train"], row["test"]
+    if row["n_train"] == 0:
+        roles: tuple[tuple[str, str], ...] = ((test, "test"),)
+    elif row["uses_target"] or train == test:  # MLflow keeps one input a dataset
+        roles = ((test, "train and test"),)
+    else:
+        roles = ((train, "train"), (test, "test"))
     return tuple(Dataset(name, *datasets[name], role) for name, role in roles if name in datasets)
 
 

@@ -12,7 +12,8 @@ from sae_transfer.tracking import TrackingParams
 from sae_transfer.tracking.client import Store
 
 FOLDER = Path("mlruns")
-WAIT = 600  # seconds for another track to end
+WAIT = 600  # seconds for another track or sweep to end
+AGAIN = "run the same command again"
 PATIENCE = 5  # seconds for another program to finish its writing
 
 
@@ -51,12 +52,14 @@ def opened(params: TrackingParams, folder: Path | None = None) -> Iterator[Store
                 check_file(folder / "mlflow.db")
             elif uri.startswith("http"):
                 _check_server(uri, where)
+            elif uri.startswith("sqlite:///"):
+                check_file(Path(uri.removeprefix("sqlite:///")))
             with _failures_told(where):
                 yield Store(params.experiment, folder, uri)
     except Timeout:
-        raise UserError(f"{folder}: another `track` has held it for {WAIT} s; end it and run `dvc repro`") from None
+        raise UserError(f"{folder}: another process has held it for {WAIT} s; end it and {AGAIN}") from None
     except PermissionError as error:
-        raise UserError(f"{error.filename or folder}: read-only; make it writable and run `dvc repro`") from None
+        raise UserError(f"{error.filename or folder}: read-only; make it writable and {AGAIN}") from None
 
 
 def check_file(path: Path) -> None:
@@ -70,9 +73,9 @@ def check_file(path: Path) -> None:
     except sqlite3.DatabaseError as error:
         told = str(error)
         if "locked" in told:
-            remedy = "another program writes to it; close that and run `dvc repro`"
+            remedy = f"another program writes to it; close that and {AGAIN}"
         elif "readonly" in told or "unable to open" in told:
-            remedy = "read-only; make it and its folder writable and run `dvc repro`"
+            remedy = f"read-only; make it and its folder writable and {AGAIN}"
         else:
             remedy = f"damaged ({told}); delete it, `dvc repro` makes it anew from results/"
         raise UserError(f"{path}: {remedy}") from None
@@ -86,8 +89,8 @@ def _check_server(uri: str, where: str) -> None:
         requests.get(f"{uri.rstrip('/')}/health", timeout=10)
     except requests.RequestException as error:
         raise UserError(
-            f"MLflow server {where}: no answer ({type(error).__name__}); results/ is whole: start the server or "
-            "correct tracking.uri, and `dvc repro` catches up"
+            f"MLflow server {where}: no answer ({type(error).__name__}); results/ and studies/ are whole: start the "
+            f"server or correct tracking.uri, and {AGAIN}"
         ) from None
 
 
@@ -103,11 +106,11 @@ def _failures_told(where: str) -> Iterator[None]:
         if "out-of-date database schema" in told or "Can't locate revision" in told:
             remedy = "of another version of MLflow; delete it, `dvc repro` makes it anew from results/"
         elif "locked" in told:
-            remedy = "another program writes to it; close that and run `dvc repro`"
+            remedy = f"another program writes to it; close that and {AGAIN}"
         elif "readonly" in told:
-            remedy = "read-only; make it writable and run `dvc repro`"
+            remedy = f"read-only; make it writable and {AGAIN}"
         else:
-            remedy = f"{told[:300]}; results/ is whole, `dvc repro` catches up"
+            remedy = f"{told[:300]}; results/ and studies/ are whole, {AGAIN}"
         raise UserError(f"{where}: {remedy}") from error
 
 

@@ -1,7 +1,7 @@
 """Brings the store to say what results say: one parent run a study, one child a cell, one LoggedModel a probe."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,23 +39,45 @@ def project(store: Store, name: str, study: Content, families: Sequence[Family],
     """
     tags = {"study": name, "study_model": study.params["model.name"]}
     now = int(time.time() * 1000)
-    parent = _parent(store, tags, study, figures, now)
+    settings = digest(dict(study.params))  # other params make another parent
+    parent = write(store, tags | {"kind": "study"}, {settings: study}, now, figures=figures)[settings]
     return _children(store, tags, parent, families, now)
 
 
-def _parent(store: Store, tags: dict[str, str], study: Content, figures: Sequence[Path], now: int) -> str:
-    """The parent run: a new one where the params are other ones, else the old one brought up to date."""
-    tags = tags | {"kind": "study"}
-    settings = digest(dict(study.params))
+def write(
+    store: Store,
+    tags: Mapping[str, str],
+    wanted: Mapping[str, Content],
+    now: int,
+    *,
+    parent: str = "",
+    figures: Iterable[Path] = (),
+) -> dict[str, str]:
+    """Runs that may change: those that are there are brought up to date, the others written, the rest superseded.
+
+    Args:
+        store: an open one.
+        tags: what tells these runs from all others.
+        wanted: what they say, by a digest of what never changes in one of them (its params, say).
+        now: the time of the first in ms.
+        parent: run id that they hang under.
+        figures: PNG files for each of them.
+
+    Returns:
+        Run ids by that digest.
+    """
     runs = {run.info.run_id: run for run in store.runs(tags)}
-    plan = upsert([settings], [_found(run, "settings") for run in runs.values()])
-    _settle(store, plan, runs)
-    if plan.create:
-        return store.write(study, tags | {"settings": settings, "superseded": "no"}, now, figures=figures)
-    kept = runs[plan.kept[settings]]
-    if kept.data.tags["fingerprint"] != study.fingerprint:
-        store.rewrite(kept, study, now, figures)
-    return str(kept.info.run_id)
+    plan = upsert(list(wanted), [_found(run, "settings") for run in runs.values()], parent)
+    _settle(store, plan, runs, parent)
+    above = {PARENT: parent} if parent else {}
+    ids = dict(plan.kept)
+    for i, (settings, content) in enumerate(wanted.items()):
+        if settings not in ids:
+            more = above | {"settings": settings, "superseded": "no"}
+            ids[settings] = store.write(content, {**tags, **more}, now + i, figures=figures)
+        elif runs[ids[settings]].data.tags["fingerprint"] != content.fingerprint:
+            store.rewrite(runs[ids[settings]], content, now + i, figures)
+    return ids
 
 
 def _children(store: Store, tags: dict[str, str], parent: str, families: Sequence[Family], now: int) -> Done:
@@ -63,9 +85,7 @@ def _children(store: Store, tags: dict[str, str], parent: str, families: Sequenc
     runs = {run.info.run_id: run for run in store.runs(tags)}
     wanted = [cell.fingerprint for family in families for cell in family.cells]
     plan = upsert(wanted, [_found(run, "fingerprint") for run in runs.values()], parent)
-    _settle(store, plan, runs)
-    for run_id in plan.adopt:
-        store.client.set_tag(run_id, PARENT, parent)
+    _settle(store, plan, runs, parent)
     models = _models(store, tags, families)
     started = {fingerprint: now + i for i, fingerprint in enumerate(wanted)}
     with tqdm(total=len(plan.create), desc="MLflow", unit="run", disable=None) as bar:
@@ -96,16 +116,18 @@ def _models(store: Store, tags: dict[str, str], families: Sequence[Family]) -> d
     return kept
 
 
-def _settle(store: Store, plan: Plan, runs: dict[str, "Run"]) -> None:
+def _settle(store: Store, plan: Plan, runs: Mapping[str, "Run"], parent: str) -> None:
     for run_id in plan.delete:
         store.delete(runs[run_id])
     for run_id in plan.revive:
         store.client.set_tag(run_id, "superseded", "no")
+    for run_id in plan.adopt:
+        store.client.set_tag(run_id, PARENT, parent)
     for run_id in plan.supersede:
         store.client.set_tag(run_id, "superseded", "yes")
 
 
 def _found(run: "Run", key: str) -> Found:
     tags = run.data.tags
-    whole = run.info.status == "FINISHED"
+    whole = run.info.status != "RUNNING"
     return Found(run.info.run_id, tags.get(key, ""), whole, tags.get("superseded") == "yes", tags.get(PARENT, ""))

@@ -29,7 +29,8 @@ FILTER = 'tags.kind = "cell" and tags.role = "probe" and tags.superseded = "no"'
 NOTE = """Probes trained on dataset A, tested on dataset B: one run a (space, A, B, probe) below one parent run a study.
 AUC is of answerable against unanswerable questions; `auc_low` and `auc_high` bound its 95% interval over test groups.
 `delta_residual` is the paired difference to the residual stream probe of the same layer and A.
-Controls have `role = control`; runs with `superseded = yes` are what results said earlier."""
+Listed are the runs with `tags.role = "probe"`; ask for `"baseline"` or `"control"` in their place to see those.
+Runs with `superseded = yes` are what results said earlier. `tags.kind = "sweep"` and `"trial"` are Optuna's."""
 
 
 def tags() -> dict[str, str]:
