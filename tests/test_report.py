@@ -44,6 +44,7 @@ def project(study, tmp_path_factory):
         "seed": 0,
         "study": {"datasets": DATASETS, "saes": ["narrow_2"], "saes_identity": "models/demo/saes"},
         "model": {"name": "models/demo/model", "layers": [2], "dtype": "float32", "chat_template": False},
+        "saes": {"narrow_2": {"layer": 2, "release": "gpt2-small-res-jb", "id": "blocks.2.hook_resid_pre"}},
         "datasets": {name: {"loader": "table", "path": f"data/{name}.jsonl"} for name in DATASETS},
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
@@ -162,13 +163,15 @@ def test_page_is_whole_and_asks_nothing_of_the_network(made):
     assert not found.open
     assert not [tag for tag, _ in found.tags if tag in ("link", "iframe")]
     assert [attrs for tag, attrs in found.tags if tag == "script"] == [{}]  # its own, which sorts tables
-    assert all(attrs["href"].startswith("#") for tag, attrs in found.tags if tag == "a")
+    away = {attrs["href"] for tag, attrs in found.tags if tag == "a" and not attrs["href"].startswith("#")}
+    assert away  # links for a person to follow, not for the page to load
+    assert all(re.fullmatch(r"https://www\.neuronpedia\.org/gpt2-small/2-res-jb/\d+", href) for href in away)
     images = [attrs for tag, attrs in found.tags if tag == "img"]
     assert len(images) == 4
     assert all(image["src"].startswith("data:image/svg+xml;base64,") and image["alt"] for image in images)
-    assert "http" not in (made / "report/index.html").read_text()
+    assert not re.search(r"(src|href)=.?http(?!s://www\.neuronpedia)", (made / "report/index.html").read_text())
     anchors = {attrs.get("id") for _, attrs in found.tags}
-    assert {attrs["href"][1:] for tag, attrs in found.tags if tag == "a"} <= anchors
+    assert {attrs["href"][1:] for tag, attrs in found.tags if tag == "a" and attrs["href"] not in away} <= anchors
 
 
 def test_page_shows_the_numbers_of_the_table(made, study):

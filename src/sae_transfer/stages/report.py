@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 from joblib import Parallel, delayed
 
-from sae_transfer import config, features, figures, paths, report, result_files, store
+from sae_transfer import config, features, figures, neuronpedia, paths, report, result_files, store
+from sae_transfer.features import SaeParams
 from sae_transfer.report import About, Behaviour, best_features, numbers
 from sae_transfer.stages import inputs, run
 from sae_transfer.stages.inputs import StudyParams
@@ -56,7 +57,9 @@ def _about(params: Mapping[str, Any], study: StudyParams, table: pd.DataFrame) -
             for sae in study.saes
         },
         hashes=_hashes(study.datasets),
-        behaviour={sae: _behaviour(sae, table, prompts) for sae in study.saes},
+        behaviour={
+            sae: _behaviour(sae, table, prompts, config.section(params, SaeParams, "saes", sae)) for sae in study.saes
+        },
         demo=str(model["name"]).startswith("models/demo"),
     )
 
@@ -71,10 +74,10 @@ def _hashes(datasets: Sequence[str]) -> dict[str, str]:
     return hashes | {name: str(first[name]) for name in ("torch", "transformers")}
 
 
-def _behaviour(sae: str, table: pd.DataFrame, prompts: Mapping[str, pd.DataFrame]) -> Behaviour:
+def _behaviour(sae: str, table: pd.DataFrame, prompts: Mapping[str, pd.DataFrame], params: SaeParams) -> Behaviour:
     rows = {name: features.read(paths.FEATURES / name, sae) for name in prompts}
     scores = store.read_table(paths.SCORES / f"{sae}.parquet")
-    return best_features.behaviour(rows, prompts, scores, best_features.shown(table, sae))
+    return best_features.behaviour(rows, prompts, scores, best_features.shown(table, sae), neuronpedia.id_of(params))
 
 
 def _words(value: Any) -> str:
