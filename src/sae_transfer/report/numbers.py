@@ -1,5 +1,6 @@
 """The study in plain numbers, for results/metrics.json, and in sentences."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -49,6 +50,58 @@ def _control(rows: pd.DataFrame) -> dict[str, float]:
         "cells": int(rows["auc"].notna().sum()),
         "cells_whose_interval_holds_chance": int(((rows["auc_low"] <= 0.5) & (rows["auc_high"] >= 0.5)).sum()),
     }
+
+
+def of_analyses(tables: Mapping[str, pd.DataFrame]) -> Numbers:
+    """The headline numbers of the analyses: analysis -> space -> name -> number or, one level deeper, numbers.
+
+    Args:
+        tables: by the name of the file under results/, without its ending; those without rows are passed over.
+    """
+    found: Numbers = {}
+    for name, (by, columns, chosen) in HEADLINES.items():
+        rows = tables.get(name, pd.DataFrame())
+        rows = chosen(rows) if len(rows) else rows
+        if len(rows):
+            means = rows.groupby(by, sort=False)[columns].mean()
+            found[name] = _nested(
+                {key: {c: _plain(v) for c, v in row.items()} for key, row in means.to_dict("index").items()}
+            )
+    return found
+
+
+# By table: what its rows are grouped by, the columns whose means are told, and which rows count.
+HEADLINES: dict[str, tuple[list[str], list[str], Callable[[pd.DataFrame], pd.DataFrame]]] = {
+    "bootstrap": (
+        ["space", "probe"],
+        ["auc_sd"],
+        lambda t: t[t["selected"] & ~t["in_domain"] & (t["varied"] == "groups")],
+    ),
+    "oracle_gap": (["sae", "probe"], ["auc", "oracle_auc", "gap"], lambda t: t[t["oracle"] == "trained_on_target"]),
+    "policies": (["sae", "probe", "policy"], ["auc", "regret"], lambda t: t),
+    "predictors": (
+        ["sae", "predictor"],
+        ["spearman"],
+        lambda t: t[(t["scope"] == "within") & (t["candidates"] == "features")],
+    ),
+    "calibration": (
+        ["space", "probe"],
+        ["accuracy", "ece", "fpr_a_5"],
+        lambda t: t[~t["in_domain"] & (t["labels"] == 0)],
+    ),
+    "length": (["space", "probe"], ["auc", "stratified_auc"], lambda t: t[t["train"] != t["test"]]),
+}
+
+
+def _nested(flat: Mapping[Any, Any]) -> Numbers:
+    """{(a, b): x} as {a: {b: x}}."""
+    found: Numbers = {}
+    for keys, value in flat.items():
+        place = found
+        for key in keys[:-1]:
+            place = place.setdefault(str(key), {})
+        place[str(keys[-1])] = value
+    return found
 
 
 def contest(rows: pd.DataFrame, *, corrected: bool = False) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""report: the tables of results/, SAE health, prompts and scores -> figures and one page."""
+"""report: the tables of results/, SAE health, prompts and scores -> results/metrics.json, figures and one page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from sae_transfer import config, features, figures, paths, report, result_files, store
-from sae_transfer.report import About, Behaviour, best_features
+from sae_transfer.report import About, Behaviour, best_features, numbers
 from sae_transfer.stages import inputs, run
 from sae_transfer.stages.inputs import StudyParams
 
@@ -25,6 +25,7 @@ def make_report() -> None:
     drawn = [name for part in Parallel(n_jobs=PROCESSES, backend="multiprocessing")(parts) for name in part]
     svgs = {name: (paths.FIGURES / f"{name}.svg").read_text() for name in drawn}
     page = report.page(table, svgs, _about(params, study, table), analyses)
+    store.write_json(paths.RESULTS / "metrics.json", numbers.summary(table) | numbers.of_analyses(analyses))
     store.write_text(paths.REPORT / "index.html", page)
     print(f"open {paths.REPORT / 'index.html'} in a browser")
 
