@@ -43,6 +43,7 @@ GEMMA = {
     },
     "probe": {},
     "transfer": {},
+    "bootstrap": {"resamples": 100, "seeds": 20},
 }
 H100 = 6e14  # FLOP/s
 
