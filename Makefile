@@ -42,8 +42,9 @@ sweep: install
 dashboard: install
 	sae-transfer dashboard --study $(STUDY) --port $(PORT)
 
+# Two processes share the tests (pyproject.toml); more threads in each would only wait for one another.
 test: install-dev pull
-	pytest
+	OMP_NUM_THREADS=1 pytest
 
 check: lint types test
 

@@ -137,7 +137,7 @@ def measure(run: Run, device: torch.device) -> Measured:
     flops = sum(shapes.forward_flops(run.shape, max(run.layers) + 1, len(row), len(row)) for row in ids)
     rows = streams[run.layers[0]]
     sae = random_sae(run, rows, device)
-    (_, health), encode_seconds = timed(lambda: features.encode(sae, "random", rows))
+    encoded, encode_seconds = timed(lambda: features.encode(sae, "random", rows))
     return Measured(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         product_flops_per_s=rate,
@@ -147,7 +147,7 @@ def measure(run: Run, device: torch.device) -> Measured:
         utilisation=flops / seconds / rate,
         peak_bytes=peak,
         encode_seconds=encode_seconds,
-        l0=health.l0,
+        l0=encoded.health.l0,
     )
 
 

@@ -5,6 +5,7 @@ DVC does not follow imports: a module that a stage imports and does not name wou
 
 import ast
 import re
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -28,11 +29,18 @@ def closure(module, src=ROOT / "src"):
             if path is None or path in found:
                 continue
             found.add(path)
-            tree = ast.parse(path.read_text())
-            open_ += _imports(tree, package.name)
-            texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+            imported, texts = _read(path, package.name)
+            open_ += imported
             found |= _with_included({data[name] for name in texts & data.keys()}, data)
     return {path.relative_to(src.parent).as_posix() for path in found}
+
+
+@cache
+def _read(path, package):
+    """The names that a file imports from the package, and its literals."""
+    tree = ast.parse(path.read_text())
+    literals = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    return tuple(_imports(tree, package)), literals
 
 
 def _with_included(files, data):

@@ -256,7 +256,7 @@ def test_a_bad_table_is_refused(tmp_path, records, columns, message):
         ("t.csv", b'prompt,label\np,1\n"q"q,0\n', "t.csv line 3: broken CSV"),
         ("t.csv", b"prompt,label\n\xff,1\n", "t.csv: not UTF-8 text"),
         ("t.csv.gz", b"prompt,label\n", "t.csv.gz: damaged archive"),
-        ("t.csv.gz", gzip.compress(b"prompt,label\n" + b"p,1\n" * 99)[:-9], "t.csv.gz: damaged archive"),
+        ("t.csv.gz", gzip.compress(b"prompt,label\n" + b"p,1\n" * 99, mtime=0)[:-9], "t.csv.gz: damaged archive"),
         ("t.csv.zst", b"prompt,label\n", "t.csv.zst: damaged archive"),
         ("t.csv.zst", zstandard.compress(b"prompt,label\n" + b"p,1\n" * 99_999)[:-9], "t.csv.zst: damaged archive"),
         ("t.txt", b"prompt,label\n", r"t.txt: a table's name ends in .csv or .jsonl"),

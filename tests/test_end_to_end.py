@@ -1,12 +1,10 @@
 """The whole pipeline as a person runs it: `dvc repro` on a small copy of the demo, and what it does when disturbed."""
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from itertools import product
@@ -21,136 +19,22 @@ import yaml
 from pandas.testing import assert_frame_equal
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from sae_transfer import activations, cells, config, features, probe_files, stages
+from project import ANALYSES, LAYER, MADE, ONCE, SAE, SIZES, SPACES, TRAINS, tracked
+from sae_transfer import activations, cells, config, features, probe_files, resampling, stages
 from sae_transfer.stages.encode import encode
 from sae_transfer.stages.extract import extract
 from sae_transfer.stages.fit import fit
+from sae_transfer.stages.join import join
 from sae_transfer.stages.length import length_strata
 from sae_transfer.stages.prepare import prepare
 from sae_transfer.stages.report import make_report
 from sae_transfer.stages.verbal import verbal_judgement
-from sae_transfer.tracking import TrackingParams, location
 from sae_transfer.transfer import COLUMNS
 
-ROOT = Path(__file__).parents[1]
-TRAINS, SIZES, LAYER, SAE = ("passages", "people"), (60, 40), "layer_3", "narrow_3"
 TESTS = (("passages", "default"), ("passages", "terse"), ("people", "default"))
-SPACES = (LAYER, SAE)
 EVERY_SPACE = (*SPACES, "text", "verbal")
-# The stages that look at all datasets and spaces at once.
-ANALYSES = ("similarity", "variations", "calibration", "saes", "oracle_gap", "predictors", "policies")
-ONCE = ("text", "verbal", "length", "regimes", "join", *ANALYSES, "report", "track")
 SCORED = ["train", "test", "test_variation", "condition", "n_train", "probe", "family", "rank", "n_features"]
 REPEATED = ("shuffled_labels", "random_features", "random_sae")
-# A proxy that is not there: nothing below may need a network.
-NOWHERE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-
-
-def small(params):
-    """The demo's params.yaml with two datasets, one of them in two templates, one layer and one SAE."""
-    params["study"] |= {"datasets": list(TRAINS), "saes": [SAE]}
-    params["model"]["layers"] = [3]
-    params["saes"] = {SAE: params["saes"][SAE]}
-    params["datasets"] = {name: params["datasets"][name] | {"n_train": 60, "n_test": 40} for name in TRAINS}
-    params["datasets"]["passages"]["variations"] = ["terse"]
-    params["probe"] |= {"C": [0.01, 1.0], "N": [2, 8], "top_k": 3, "repeats": 20, "matched_n_train": 40}
-    params["transfer"]["resamples"] = 200
-    params["bootstrap"] = {"resamples": 4, "seeds": 3}
-    return params
-
-
-class Project:
-    """A folder with a study in it, and the commands that a person runs there."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        self.env = os.environ | NOWHERE | {"PATH": path, "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "true"}
-        self.env["DVC_SITE_CACHE_DIR"] = str(folder.parent / "dvc")
-        for name in ("PYTHONPATH", "MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME"):
-            self.env.pop(name, None)
-
-    def start(self, *words, **options):
-        return subprocess.Popen(
-            words, cwd=self.folder, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
-        )
-
-    def run(self, *words):
-        """(exit code, stdout, stderr) of a command."""
-        process = self.start(*words)
-        out, error = process.communicate(timeout=230)
-        return process.returncode, out, error
-
-    def dvc(self, *words):
-        code, out, error = self.run(sys.executable, "-m", "dvc", *words)
-        assert code == 0, out + error
-        return out
-
-    def stage(self, name, *words):
-        return self.run("env", "PYTHONPATH=src", "python", "-m", f"sae_transfer.stages.{name}", *words)
-
-    def edit(self, change):
-        """Changes params.yaml."""
-        path = self.folder / "params.yaml"
-        params = yaml.safe_load(path.read_text())
-        change(params)
-        path.write_text(yaml.safe_dump(params, sort_keys=False))
-
-    def copy(self, folder):
-        """A copy; what is large is linked, not copied, so a test that changes it puts a new file in its place."""
-
-        def link(source, target):
-            large = {"cache", "dvcstore", "models"} & set(Path(source).relative_to(self.folder).parts)
-            (os.link if large else shutil.copy2)(source, target)
-
-        shutil.copytree(self.folder, folder, copy_function=link, ignore=shutil.ignore_patterns("tmp", "__pycache__"))
-        return Project(folder)
-
-    def hashes(self, *folders):
-        """{path: sha256} of every file in the folders."""
-        paths = [path for name in folders for path in sorted((self.folder / name).rglob("*")) if path.is_file()]
-        return {str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
-MADE = ("artifacts", "results", "report")
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """The demo, small, after `dvc repro`. No test changes it: those that change something take a `fresh` copy."""
-    made = Project(tmp_path_factory.mktemp("study") / "project")
-    shutil.copytree(ROOT / "src", made.folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("dvc.yaml", "data.dvc", "models.dvc", ".gitignore", ".dvcignore", ".dvc/config", "data/.gitignore"):
-        (made.folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, made.folder / name)
-    (made.folder / ".dvc/config.local").write_text("[core]\n    check_update = false\n")
-    params = small(yaml.safe_load((ROOT / "params.yaml").read_text()))
-    (made.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    assert made.run("git", "init", "--quiet")[0] == 0
-    _bring_data(made)
-    made.dvc("repro")
-    return made
-
-
-def _bring_data(made):
-    folders = ("data/demo", "data/paper", "models/demo")
-    if (ROOT / "dvcstore").is_dir():
-        shutil.copytree(ROOT / "dvcstore", made.folder / "dvcstore")
-        made.dvc("pull", "data.dvc", "models.dvc")
-    elif all((ROOT / folder).is_dir() for folder in folders):  # a demo model that is not pushed yet
-        for folder in folders:
-            shutil.copytree(ROOT / folder, made.folder / folder)
-        made.dvc("commit", "--force", "data.dvc", "models.dvc")
-    else:
-        pytest.skip("neither dvcstore/ nor data/demo, data/paper and models/demo are there")
-
-
-@pytest.fixture
-def fresh(project, tmp_path, monkeypatch):
-    """A copy of the finished project to disturb; the test runs in it."""
-    copy = project.copy(tmp_path / "project")
-    monkeypatch.chdir(copy.folder)
-    return copy
 
 
 @pytest.fixture(scope="module")
@@ -247,14 +131,14 @@ def test_the_csv_holds_what_the_parquet_files_hold(project, table):
     for column in table.columns:
         if pd.api.types.is_float_dtype(table[column]) or column == "layer":
             csv[column] = pd.to_numeric(csv[column])
-    csv["feature_ids"] = csv["feature_ids"].astype(str)
+    csv = csv.astype({"feature_ids": str, "layer": "Int64"})
     bootstrapped = ["auc_train_sd", "reason"]
     assert_frame_equal(csv.drop(columns=bootstrapped), table.drop(columns=bootstrapped), rtol=1e-5, check_dtype=False)
 
 
 def test_the_csv_has_the_training_spread_of_every_probe_under_bs_own_template(project):
     csv = pd.read_csv(project.folder / "results/transfer.csv", keep_default_na=False, na_values={"auc_train_sd": [""]})
-    own = (csv["test_variation"] == "default") & (csv["probe"] != "shuffled_labels")
+    own = (csv["test_variation"] == "default") & csv["probe"].isin(resampling.PROBES)
     known = csv["auc_train_sd"].notna()
     spread = pd.read_csv(project.folder / "results/bootstrap.csv", keep_default_na=False, na_values={"auc_sd": [""]})
     short = spread["auc_sd"].isna()
@@ -393,30 +277,30 @@ def test_without_abstaining_words_there_is_no_verbal_judgement(fresh, monkeypatc
     fresh.edit(lambda params: params.update(verbal={"abstaining": []}))
     for name in ("results/transfer/verbal.parquet", "artifacts/scores/verbal.parquet"):
         Path(name).unlink()
-    for stage in (verbal_judgement, length_strata, make_report):
+    for stage in (verbal_judgement, length_strata, join, make_report):
         stage()
     assert len(pd.read_parquet("results/transfer/verbal.parquet")) == 0
     assert set(pd.read_csv("results/transfer.csv")["space"]) == {*SPACES, "text"}
 
 
-def test_a_second_run_runs_nothing(project):
+def test_a_second_run_runs_nothing(fresh):
     def times():
-        return {p: p.stat().st_mtime_ns for name in MADE for p in (project.folder / name).rglob("*") if p.is_file()}
+        return {p: p.stat().st_mtime_ns for name in MADE for p in (fresh.folder / name).rglob("*") if p.is_file()}
 
-    before, lock = times(), (project.folder / "dvc.lock").read_bytes()
-    said = project.dvc("repro")
+    before, lock = times(), (fresh.folder / "dvc.lock").read_bytes()
+    said = fresh.dvc("repro")
     assert said.count("Running stage") == 1  # MLflow might lack something
     assert "Running stage 'track'" in said
     assert "0 runs written" in said
     assert times() == before
-    assert (project.folder / "dvc.lock").read_bytes() == lock
+    assert (fresh.folder / "dvc.lock").read_bytes() == lock
 
 
 def test_killed_in_the_middle_and_run_again_gives_the_same_bytes_as_a_run_in_one_go(project, fresh):
-    """From the fits on, everything is forgotten first, so that this is a second run and no cache answers for it."""
+    """Fits and transfer are forgotten first, so that this is a second run of them and no cache answers for it."""
     before = project.hashes(*MADE)
-    _forget(fresh, ("fit", "transfer", "bootstrap", *ONCE))
-    assert not fresh.hashes("results", "artifacts/probes", "report")
+    _forget(fresh, ("fit", "transfer"))
+    assert not fresh.hashes("artifacts/probes")
 
     running = fresh.start(sys.executable, "-m", "dvc", "repro", start_new_session=True)
     lock, deadline = fresh.folder / "dvc.lock", time.monotonic() + 60
@@ -426,10 +310,10 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes_as_a_run_in_one
         time.sleep(0.02)
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
-    assert not (fresh.folder / "results/transfer.csv").exists()
+    assert not list((fresh.folder / "results/transfer").glob(f"{SAE}.*"))
 
     said = fresh.dvc("repro")
-    after = len(SPACES) * (len(TRAINS) + len(("transfer", "bootstrap"))) + len(ONCE)
+    after = len(SPACES) * (len(TRAINS) + 1) + len(("track",))  # what reads equal bytes does not run again
     assert said.count("Running stage") == after - 1  # what was finished stays
     assert fresh.hashes(*MADE) == before
 
@@ -539,12 +423,6 @@ def test_other_resamples_train_nothing_again(fresh):
 # MLflow, and DVC's experiments.
 
 
-def tracked(folder, **tags):
-    """The runs in a project's MLflow store that have these tags."""
-    with location.opened(TrackingParams(), folder / "mlruns") as opened:
-        return opened.runs({"superseded": "no", **tags})
-
-
 def test_every_cell_is_in_mlflow_with_what_dvc_and_the_features_say(project, table):
     runs = tracked(project.folder, kind="cell")
     rows = cells.headline(table)
@@ -572,50 +450,6 @@ def test_every_cell_is_in_mlflow_with_what_dvc_and_the_features_say(project, tab
     fired = features.read(project.folder / "artifacts/features/people", SAE)[np.flatnonzero(train)].toarray() > 0
     assert told["density"].iloc[0] == pytest.approx(fired[:, best.feature_ids[0]].mean(), abs=1e-6)
     assert (place / parent.info.run_id / "artifacts/figures/in_domain_vs_ood.png").stat().st_size > 1000
-
-
-def committed(project):
-    for words in (("add", "--all"), ("-c", "user.name=x", "-c", "user.email=x@y", "commit", "--quiet", "-m", "study")):
-        code, _, error = project.run("git", *words)
-        assert code == 0, error
-
-
-def test_experiments_run_alone_and_two_at_once_compare_and_appear_in_mlflow_under_their_names(fresh):
-    committed(fresh)
-    fresh.env |= {"GIT_AUTHOR_NAME": "x", "GIT_AUTHOR_EMAIL": "x@y", "GIT_COMMITTER_NAME": "x"}
-    fresh.env["GIT_COMMITTER_EMAIL"] = "x@y"
-    fresh.dvc("exp", "run", "--name", "here", "-S", "probe.C=[0.1]")
-    assert "sparse_n.auc_ood" in fresh.dvc("metrics", "diff")
-    fresh.dvc("plots", "show", "--out", "shown")
-    page = (fresh.folder / "shown/index.html").read_text()
-    assert "in_domain_vs_ood" in page
-    assert list((fresh.folder / "shown/static").glob("*auc_by_n.png"))
-    for name, resamples in (("first", 130), ("second", 140)):
-        fresh.dvc("exp", "run", "--queue", "--name", name, "-S", f"transfer.resamples={resamples}")
-    workers = [sys.executable, "-m", "dvc", "queue", "start", "--jobs", "2"]  # they keep what they write to open
-    subprocess.run(
-        workers, cwd=fresh.folder, env=fresh.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True
-    )
-    _wait_for_queue(fresh, 2)
-    fresh.dvc("queue", "stop")
-    told = fresh.dvc("exp", "show", "--csv", "--no-pager")
-    assert all(name in told for name in ("here", "first", "second"))
-    sizes = {study: len(tracked(fresh.folder, kind="cell", study=study)) for study in ("here", "first", "second")}
-    assert sizes == dict.fromkeys(sizes, len(tracked(fresh.folder, kind="cell", study="workspace")))
-    (parent,) = tracked(fresh.folder, kind="study", study="second")
-    assert parent.data.params["transfer.resamples"] == "140"
-    assert parent.data.tags["dvc_experiment"] == "second"
-
-
-def _wait_for_queue(project, n):
-    deadline = time.monotonic() + 150
-    while (told := project.dvc("queue", "status")).count("Success") < n:
-        assert "Failed" not in told, project.dvc("queue", "logs", "first") + project.dvc("queue", "logs", "second")
-        assert time.monotonic() < deadline, told
-        time.sleep(1)
-
-
-# What a person gets wrong. Each gives exit code 2, one line that begins with "error: ", and changes no earlier result.
 
 
 def one_line(code, error):
@@ -741,36 +575,3 @@ def test_a_stage_that_fails_in_dvc_repro_leaves_the_results_of_the_last_run(fres
     said = fresh.dvc("repro")
     assert said.count("python -m") == said.count("stages.track") == 1  # the rest comes back from the cache
     assert fresh.hashes(*MADE) == before
-
-
-# A colleague without model, data or GPU
-
-AUTHOR = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
-
-
-def test_a_clone_pulls_the_caches_and_runs_from_the_fits_on_and_nothing_before(project, fresh, tmp_path):
-    """The commands of the README's section on sharing, with a folder for a remote."""
-    fresh.dvc("remote", "add", "-d", "ours", str(tmp_path / "remote"))
-    fresh.dvc("push")
-    assert fresh.run("git", "add", "--all")[0] == 0
-    assert fresh.run("git", *AUTHOR, "commit", "--quiet", "-m", "the study")[0] == 0
-    clone = Project(tmp_path / "clone")
-    assert fresh.run("git", "clone", "--quiet", ".", str(clone.folder))[0] == 0
-    shutil.rmtree(clone.folder / "dvcstore")
-
-    clone.dvc("pull", "prepare", "extract", "encode")
-    assert not (clone.folder / "models").exists()
-    assert not (clone.folder / "data/demo").exists()
-    assert not (clone.folder / "results").exists()
-    said = clone.dvc("repro", "--downstream", "fit_layer", "fit_sae")
-    assert said.count("Running stage") == 7
-    assert not [stage for stage in ("prepare", "extract", "encode") if f"sae_transfer.stages.{stage}" in said]
-    assert clone.hashes(*MADE) == project.hashes(*MADE)
-
-    clone.edit(lambda params: params["probe"].update(top_k=2))
-    said = clone.dvc("repro", "--allow-missing", "--dry")
-    assert "sae_transfer.stages.fit" in said
-    assert not [stage for stage in ("prepare", "extract", "encode") if f"sae_transfer.stages.{stage}" in said]
-    code, _, error = clone.run(sys.executable, "-m", "dvc", "repro", "--dry")
-    assert code != 0  # the negative control: without --allow-missing DVC wants the data
-    assert "data" in error

@@ -43,6 +43,7 @@ GEMMA = {
     },
     "probe": {},
     "transfer": {},
+    "bootstrap": {"resamples": 100, "seeds": 20},
 }
 H100 = 6e14  # FLOP/s
 
@@ -85,7 +86,7 @@ def test_the_bytes_of_activations_are_those_that_are_written(demo, tmp_path):
 
 
 def test_the_seconds_of_the_demo_are_within_a_factor_of_two_of_those_measured(demo):
-    measured = 209  # benchmarks/RESULTS.md, on two cores with 0.08 TFLOP/s
+    measured = 349  # benchmarks/RESULTS.md, on two cores with 0.08 TFLOP/s
     assert measured / 2 < sum(cost(demo, 8e10).seconds.values()) < measured * 2
 
 

@@ -367,9 +367,10 @@ def test_a_centred_sae_reads_the_stream_of_a_model_with_centred_weights(cache, r
         stream = centred(model)(ids, output_hidden_states=True).hidden_states[7][:, -1].numpy()
     assert np.abs(plain - stream).max() > 0.01
     np.testing.assert_allclose(saes.as_trained(sae, plain), stream, atol=1e-4)
-    encoded, health = features.encode(sae, "s", plain)
-    np.testing.assert_allclose(encoded.toarray(), linear(stream), rtol=1e-3, atol=1e-3)
-    assert features.encode(sae, "s", stream)[1].explained_variance == pytest.approx(health.explained_variance, rel=1e-3)
+    encoded = features.encode(sae, "s", plain)
+    np.testing.assert_allclose(encoded.features.toarray(), linear(stream), rtol=1e-3, atol=1e-3)
+    variance = features.encode(sae, "s", stream).health.explained_variance
+    assert variance == pytest.approx(encoded.health.explained_variance, rel=1e-3)
 
 
 def test_other_saes_read_the_stream_as_it_is(cache):

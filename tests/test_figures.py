@@ -21,7 +21,7 @@ def texts(figure):
 
 
 def test_draw_gives_a_heatmap_for_every_kind_a_difference_for_every_rival_and_the_comparisons(study):
-    names = [name for name, _ in figures.draw(study)]
+    names = list(figures.drawings(study))
     kinds = ["layer_2_residual", "layer_2_mean_difference", "layer_2_shuffled_labels_residual"]
     kinds += ["narrow_2_sparse_1", "narrow_2_sparse_n"]
     kinds += ["narrow_2_shuffled_labels_sparse_1", "narrow_2_shuffled_labels_sparse_n"]
@@ -88,7 +88,7 @@ def test_interval_of_too_few_groups_is_a_dash_with_its_reason():
 
 def test_a_study_without_saes_is_drawn(study):
     layers = study[study["sae"] == ""]
-    names = dict(figures.draw(layers))
+    names = figures.drawings(layers)
     assert "auc_by_n" not in names
     assert [title for title, _ in cells.panels(layers)] == ["layer 2"]
 
@@ -111,3 +111,13 @@ def test_ink_contrasts_with_every_background():
         for value in np.linspace(low, high, 101):
             dark, light = sorted(map(luminance, figures.colours(value, column)))
             assert (light + 0.05) / (dark + 0.05) > 4, (column, value)
+
+
+def test_a_figure_for_which_all_numbers_are_missing_has_no_panels():
+    one = {"sae": "s", "predictor": "agreement", "candidates": "features", "uses_target": "no", "held_out": "a"}
+    within = one | {"scope": "within", "role": "", "spearman": 0.5, "spearman_min": 0.2, "spearman_max": 0.7, "r2": 0.1}
+    unknown = within | {"scope": "held_out", "role": "target", "r2": np.nan}
+    drawings = figures.drawings_of_analyses({"predictors": pd.DataFrame([within, unknown])})
+    assert {name: len(draw().axes) for name, draw in drawings.items()} == {"predictors": 1, "held_out": 0}
+    drawings = figures.drawings_of_analyses({"predictors": pd.DataFrame([within, unknown | {"r2": 0.2}])})
+    assert {name: len(draw().axes) for name, draw in drawings.items()} == {"predictors": 1, "held_out": 1}

@@ -5,11 +5,15 @@ import pytest
 
 from domains import FEW, domain, graded, resamples, table, twins, world
 from sae_transfer.generalization.domains import TOO_FEW
-from sae_transfer.generalization.findings import findings
+from sae_transfer.generalization.findings import of_oracle_gap, of_policies, of_predictors
 from sae_transfer.generalization.oracle import oracle_gaps
 from sae_transfer.generalization.policies import Knowledge, policies
 from sae_transfer.generalization.predictors import predicted_auc, predictors
 from sae_transfer.generalization.statistics import few_labels
+
+
+def findings(gaps, predictors, policies):
+    return [*of_oracle_gap(gaps), *of_predictors(predictors), *of_policies(policies)]
 
 
 def tables(domains):

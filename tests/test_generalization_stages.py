@@ -56,6 +56,7 @@ def made(name, seed, n_train=120, n_test=80):
         paths.ACTIVATIONS / name, {1: stream}, {"layers": [1]}, list(prompts["variation"] + "/" + prompts["id"])
     )
     features.write(paths.FEATURES / name, SAE, sparse.csr_array(X), Health(D, 1.0, 0.9, 0.0), "")
+    features.write_reconstruction(paths.FEATURES / name, SAE, (X @ DECODER).astype(np.float32))
     train, _ = own_rows(prompts)
     training = Training(X[train], prompts["label"].to_numpy()[train], prompts["group"].to_numpy().astype(str)[train])
     ids = ranked(training, 0, QUICK).feature_ids

@@ -15,7 +15,7 @@ from scipy import sparse
 from sae_transfer import features, figures, paths, report, result_files, stability, store
 from sae_transfer.features import Health
 from sae_transfer.records import UserError
-from sae_transfer.report import About, best_features
+from sae_transfer.report import About, best_features, numbers
 from sae_transfer.report.analyses import Column, tabulate
 from sae_transfer.stages.join import join
 from sae_transfer.stages.report import make_report
@@ -44,6 +44,7 @@ def project(study, tmp_path_factory):
         "seed": 0,
         "study": {"datasets": DATASETS, "saes": ["narrow_2"], "saes_identity": "models/demo/saes"},
         "model": {"name": "models/demo/model", "layers": [2], "dtype": "float32", "chat_template": False},
+        "saes": {"narrow_2": {"layer": 2, "release": "gpt2-small-res-jb", "id": "blocks.2.hook_resid_pre"}},
         "datasets": {name: {"loader": "table", "path": f"data/{name}.jsonl"} for name in DATASETS},
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
@@ -119,17 +120,27 @@ def test_second_run_gives_equal_bytes(made, tmp_path, monkeypatch):
     again = tmp_path / "again"
     shutil.copytree(made, again, ignore=shutil.ignore_patterns("report"))
     monkeypatch.chdir(again)
-    draw = figures.draw  # most heatmaps are left out to save time
-    monkeypatch.setattr(
-        figures, "draw", lambda t: (x for x in draw(t) if x[0].startswith(("diff", "in", "auc", "var")))
-    )
+    drawings = figures.drawings  # most heatmaps are left out to save time
+    wanted = ("diff", "in", "auc", "var")
+    monkeypatch.setattr(figures, "drawings", lambda t: {n: d for n, d in drawings(t).items() if n.startswith(wanted)})
     make_report()
     files = [path for path in (again / "report").rglob("*") if path.is_file()]
     assert len(files) == 2 * (3 + 4) + 1
     assert all(path.read_bytes() == (made / path.relative_to(again)).read_bytes() for path in files)
 
 
-def test_join_writes_the_tables_of_every_space_as_one_and_their_numbers(made, study, tmp_path, monkeypatch):
+def test_metrics_are_the_summary_and_the_headlines_of_the_analyses(made, study):
+    found = store.read_json(made / "results/metrics.json")
+    assert {space: found[space] for space in report.summary(study)} == report.summary(study)
+    assert found["bootstrap"]["narrow_2"]["sparse_1"] == {"auc_sd": 0.01}
+    regret = pd.DataFrame({"sae": "a", "probe": "sparse_1", "policy": ["x", "x", "y"], "auc": [0.5, 0.7, np.nan]})
+    told = numbers.of_analyses({"policies": regret.assign(regret=0.1)})
+    assert told == {
+        "policies": {"a": {"sparse_1": {"x": {"auc": 0.6, "regret": 0.1}, "y": {"auc": None, "regret": 0.1}}}}
+    }
+
+
+def test_join_writes_the_tables_of_every_space_as_one(made, study, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(made / "params.yaml", "params.yaml")
     spread = pd.read_csv(made / "results/bootstrap.csv")
@@ -142,7 +153,6 @@ def test_join_writes_the_tables_of_every_space_as_one_and_their_numbers(made, st
     assert len(joined) == len(study)
     residual = joined[(joined["probe"] == "residual") & (joined["test_variation"] == "default")]
     assert set(residual["auc_train_sd"]) == {0.01}
-    assert store.read_json(paths.RESULTS / "metrics.json") == report.summary(study)
     (paths.TRANSFER / "narrow_2.parquet").unlink()
     with pytest.raises(UserError, match=r"results/transfer/narrow_2.parquet: not found; `dvc repro` makes it"):
         join()
@@ -153,13 +163,15 @@ def test_page_is_whole_and_asks_nothing_of_the_network(made):
     assert not found.open
     assert not [tag for tag, _ in found.tags if tag in ("link", "iframe")]
     assert [attrs for tag, attrs in found.tags if tag == "script"] == [{}]  # its own, which sorts tables
-    assert all(attrs["href"].startswith("#") for tag, attrs in found.tags if tag == "a")
+    away = {attrs["href"] for tag, attrs in found.tags if tag == "a" and not attrs["href"].startswith("#")}
+    assert away  # links for a person to follow, not for the page to load
+    assert all(re.fullmatch(r"https://www\.neuronpedia\.org/gpt2-small/2-res-jb/\d+", href) for href in away)
     images = [attrs for tag, attrs in found.tags if tag == "img"]
     assert len(images) == 4
     assert all(image["src"].startswith("data:image/svg+xml;base64,") and image["alt"] for image in images)
-    assert "http" not in (made / "report/index.html").read_text()
+    assert not re.search(r"(src|href)=.?http(?!s://www\.neuronpedia)", (made / "report/index.html").read_text())
     anchors = {attrs.get("id") for _, attrs in found.tags}
-    assert {attrs["href"][1:] for tag, attrs in found.tags if tag == "a"} <= anchors
+    assert {attrs["href"][1:] for tag, attrs in found.tags if tag == "a" and attrs["href"] not in away} <= anchors
 
 
 def test_page_shows_the_numbers_of_the_table(made, study):
@@ -234,7 +246,7 @@ def test_findings_count_what_the_table_says(study):
     assert (
         f"Of 6 out-of-domain cells with an interval, it beats the residual stream probe of its layer in {wins}" in told
     )
-    assert f"loses in {losses}." in told
+    assert f"loses in {losses}; after Holm" in told
 
 
 def test_missing_cells_are_dashes_with_the_reason_in_their_title(study):
@@ -275,3 +287,27 @@ def test_a_missing_table_says_what_makes_it(project, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"results/bootstrap.csv: not found; `dvc repro` makes it"):
         make_report()
     assert not (tmp_path / "p/report").exists()
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_table_is_sorted_by_the_heading_that_is_pressed_and_nothing_is_fetched(made):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page()
+        asked, errors = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto((made / "report/index.html").as_uri())
+        table = page.locator("table.features").first
+        for order in ("ascending", "descending"):
+            table.locator("th", has_text="CV AUC").click()
+            assert table.locator("th", has_text="CV AUC").get_attribute("aria-sort") == order
+        table.locator("th", has_text="feature").first.click()
+        ids = [int(text) for text in table.locator("tbody tr td:nth-child(3)").all_inner_texts()]
+        assert ids == sorted(ids)
+        assert len(set(ids)) > 2
+        browser.close()
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert errors == []

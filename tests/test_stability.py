@@ -6,7 +6,7 @@ import pytest
 
 from planted import QUICK, SHARED, SPURIOUS, layer_domain, sae_domain
 from sae_transfer import metrics, probes, stability
-from sae_transfer.resampling import BootstrapParams, Refit, refit_layer, refit_sae, refitted, samples
+from sae_transfer.resampling import PROBES, BootstrapParams, Refit, refit_layer, refit_sae, refitted, samples
 from sae_transfer.stability import HeldOut
 from tables import table as transfer_table
 
@@ -209,7 +209,8 @@ def test_residual_weights_are_those_of_each_sample():
 def test_the_transfer_table_takes_its_training_spread_from_the_bootstrap():
     table = transfer_table(["a", "b"], {"sae_2": 2}, variations={"b": ["terse"]})
     keys = ["space", "train", "test", "test_variation", "probe", "rank", "n_features", "n_train"]
-    own = table[(table["probe"] != "shuffled_labels") & (table["test_variation"] == "default")]
+    refitted_kinds = table["probe"].isin(PROBES)
+    own = table[refitted_kinds & (table["test_variation"] == "default")]
     groups = own[keys].assign(varied="groups", auc_sd=np.arange(len(own)) / 1000, reason="")
     groups.loc[groups.index[-1], ["auc_sd", "reason"]] = [np.nan, "9 training groups, fewer than 10"]
     bootstrap = pd.concat([groups, groups.assign(varied="sample", auc_sd=99.0)])
@@ -220,13 +221,12 @@ def test_the_transfer_table_takes_its_training_spread_from_the_bootstrap():
     last = found.loc[groups.index[-1]]
     assert np.isnan(last["auc_train_sd"])
     assert "auc_train_sd: 9 training groups, fewer than 10" in last["reason"].split("; ")
-    terse = found[(found["test_variation"] == "terse") & (found["probe"] != "shuffled_labels")]
+    terse = found[(found["test_variation"] == "terse") & refitted_kinds]
     assert terse["auc_train_sd"].isna().all()
     assert terse["reason"].str.contains("auc_train_sd: trained once").all()
     others = ["auc_train_sd", "reason"]
     pd.testing.assert_frame_equal(found.drop(columns=others), table.drop(columns=others))
-    control = table["probe"] == "shuffled_labels"
-    pd.testing.assert_frame_equal(found[control], table[control])
+    pd.testing.assert_frame_equal(found[~refitted_kinds], table[~refitted_kinds])
 
 
 def test_other_reasons_of_a_row_stay():

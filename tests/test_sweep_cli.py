@@ -165,8 +165,10 @@ def test_the_dashboard_opens_the_journal_on_loopback_alone(type_, project):
 
 
 def test_make_passes_its_variables_on():
-    words = ["make", "-n", "sweep", "JOBS=3", "MAX_TRIALS=7", "STUDY=mine", "PRESET=quick"]
+    words = ["make", "--no-print-directory", "-n", "sweep", "JOBS=3", "MAX_TRIALS=7", "STUDY=mine", "PRESET=quick"]
     lines = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     assert lines[-1].split() == "sae-transfer sweep --study mine --jobs 3 --max-trials 7 --preset quick".split()
-    done = subprocess.run(["make", "-n", "dashboard", "STUDY=mine"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-n", "dashboard", "STUDY=mine"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.stdout.splitlines()[-1].split() == "sae-transfer dashboard --study mine --port 8081".split()

@@ -19,7 +19,7 @@ from scipy import sparse
 from sklearn.metrics import log_loss
 
 from planted import QUICK, SHARED, SPURIOUS, sae_domain
-from sae_transfer import config, probe_files, probes
+from sae_transfer import activations, config, features, paths, probe_files, probes
 from sae_transfer.records import UserError
 from sae_transfer.stages.fit import fit
 from sae_transfer.tuning import apply, objective, results, studies, sweep
@@ -47,10 +47,15 @@ PARAMS = {
 
 
 def write_features(space, dataset, domain):
-    path = Path("artifacts/features") / dataset / f"{space}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = paths.FEATURES / dataset
     X = sparse.csr_array(domain.X).astype(np.float32)
-    np.savez(path, data=X.data, indices=X.indices, indptr=X.indptr, shape=X.shape)
+    features.write(folder, space, X, features.Health(X.shape[1], 1.0, 0.9, 0.0), "")
+    features.write_reconstruction(folder, space, X.toarray()[:, :12])
+
+
+def write_activations(dataset, stream):
+    ids = [f"default/{i}" for i in range(len(stream))]
+    activations.write(paths.ACTIVATIONS / dataset, {2: stream.astype(np.float32)}, {"layers": [2]}, ids)
 
 
 def write_prompts(dataset, labels):
@@ -73,6 +78,7 @@ def project(tmp_path, monkeypatch):
             mixed = domain.X if j == 0 else domain.X[:, np.random.default_rng(7).permutation(60)]
             write_features(space, dataset, replace(domain, X=mixed))
         write_prompts(dataset, domain.labels)
+        write_activations(dataset, domain.X.toarray()[:, :12])
     return tmp_path
 
 

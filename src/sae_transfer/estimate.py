@@ -16,6 +16,7 @@ from sae_transfer.features import SaeParams
 from sae_transfer.models import ModelParams
 from sae_transfer.probes import ProbeParams
 from sae_transfer.records import UserError, closest
+from sae_transfer.resampling import BootstrapParams
 from sae_transfer.shapes import Shape
 from sae_transfer.transfer import TransferParams
 
@@ -35,6 +36,8 @@ READ = 5e8  # bytes/s of weights, from disk to where they are used
 LAYER_FIT = 4.8e-8  # times n_train ** 1.7 times d_model: the residual probe, its cross-validation and its controls
 SAE_FIT = 3e-5  # times n_train times L0: the search over single features, and what builds on it
 CELL = 7e-9  # times resamples, test rows and probes
+FITS, RANKINGS = 70, 50  # single fits in a LAYER_FIT, rankings in a SAE_FIT
+ANALYSES, PAIRED = 16, 2.5  # stages; seconds of all analyses for an SAE and a dataset
 REPORT = 15.0
 EFFICIENCY = 0.5  # of the rate of a large matrix product, in a forward pass
 ENCODE_BYTES, MEMORY_RATE = 40, 5e9  # bytes moved for each SAE feature of a row, active or not; bytes/s
@@ -89,6 +92,7 @@ class Plan:
     datasets: dict[str, DatasetParams]
     probe: ProbeParams
     transfer: TransferParams
+    bootstrap: BootstrapParams
 
     @property
     def n_layers(self) -> int:
@@ -137,6 +141,7 @@ def plan(params: Mapping[str, Any]) -> Plan:
         datasets,
         config.section(params, ProbeParams, "probe"),
         config.section(params, TransferParams, "transfer"),
+        config.section(params, BootstrapParams, "bootstrap"),
     )
 
 
@@ -234,5 +239,22 @@ def _seconds(plan: Plan, flops_per_s: float) -> dict[str, float]:
         + n_saes * sum(START + SAE_FIT * n * L0 for n in sizes),
         "transfer": n_layers * (START + probe_seconds * (2 + probe.repeats))
         + n_saes * (START + probe_seconds * (probe.top_k + len(probe.N) + 2 * probe.repeats)),
+        "analyses": _analyses_seconds(plan),
         "report": REPORT,
     }
+
+
+def _analyses_seconds(plan: Plan) -> float:
+    """Seconds from the directions of features to MLflow; the fits that are repeated decide where a model is large."""
+    n_layers, n_saes, n_train = (
+        len(plan.model.layers),
+        len(plan.saes),
+        [d.n_train.total for d in plan.datasets.values()],
+    )
+    draws = plan.bootstrap.resamples + plan.bootstrap.seeds
+    fits = sum(LAYER_FIT * n**1.7 * plan.shape.d_model for n in n_train)
+    rankings = sum(SAE_FIT * n * L0 / RANKINGS for n in n_train)
+    started = ANALYSES * START + START_SAELENS + START_TRANSFORMERS
+    # calibration trains the probes of every fold once more
+    again = n_layers * fits * (1 + draws / FITS) + n_saes * rankings * draws
+    return float(started + n_saes * len(n_train) * PAIRED + again)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 MIN_GROUPS = 10
 LEVEL = 0.95
@@ -218,6 +218,21 @@ def mean_interval(values: ArrayLike) -> Estimate:
         return Estimate(mean, np.nan, np.nan, "one repeat")
     half = stdtrit(len(values) - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(len(values))
     return Estimate(mean, float(mean - half), float(mean + half))
+
+
+def difference_p(value: ArrayLike, low: ArrayLike, high: ArrayLike, n_groups: ArrayLike) -> Floats:
+    """Two-sided p-values of "no difference" that belong to intervals of `difference_interval`.
+
+    Student's test with the standard error that the interval's width tells. All arguments are [m] or numbers.
+
+    Returns:
+        [m], NaN where there is no interval; 1 where both are the same in every resample.
+    """
+    value, low, high, n = (np.asarray(each, dtype=np.float64) for each in (value, low, high, n_groups))
+    error = (high - low) / 2 / stdtrit(n - 2, (1 + LEVEL) / 2)
+    t = np.divide(np.abs(value), error, out=np.where(value == 0, 0.0, np.inf), where=error > 0)
+    p: Floats = np.where(np.isnan(error), np.nan, 2 * stdtr(n - 2, -t))
+    return p
 
 
 def bootstrap_p(resampled: ArrayLike) -> float:

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sae_transfer import config, pins, saes, store
-from sae_transfer.datasets import DatasetParams
+from sae_transfer import config, estimate, pins, saes, store
 from sae_transfer.models import ModelParams
 from sae_transfer.records import UserError, closest
 from sae_transfer.saes import SaeParams
@@ -123,10 +122,13 @@ def described(name: str) -> str:
 
 
 def cost(params: Mapping[str, Any]) -> str:
-    """What decides the cost of a study, from its params alone: how many prompts the model has to read."""
-    prompts = 0
-    for name in config.section(params, StudyParams, "study").datasets:
-        dataset = config.section(params, DatasetParams, "datasets", name)
-        rows = dataset.n_train.total + dataset.n_test.total
-        prompts += rows * len({dataset.template, *dataset.variations})
-    return f"{prompts:,} prompts"
+    """What a study will cost, by arithmetic on its params; `doctor` adds the time on a machine."""
+    try:
+        plan = estimate.plan(params)
+    except UserError as why:  # a folder of weights that is not pulled yet; the other presets are of use
+        return f"unknown: {why}"
+    found = estimate.of(plan, flops_per_s=1.0, on_cpu=False)  # the time is not shown
+    return (
+        f"{found.prompts:,} prompts, {found.download / 1e9:.1f} GB to download, {found.device / 1e9:.1f} GB on the "
+        f"device, {plan.flops / 1e15:,.1f} PFLOP of forward passes"
+    )

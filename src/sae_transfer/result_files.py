@@ -33,6 +33,8 @@ def read(path: Path) -> pd.DataFrame:
         raise missing(path) from None
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise damaged(path, error) from None
+    if "layer" in table:
+        table["layer"] = table["layer"].astype("Int64")  # whole numbers also where text has no layer
     text = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
     return table.fillna(dict.fromkeys([*text, *(name for name in WORDS if name in table)], ""))
 

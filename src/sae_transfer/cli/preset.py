@@ -9,7 +9,7 @@ from sae_transfer import config
 
 
 def show() -> None:
-    """List the presets: model, SAEs, datasets, whether they are gated, and what they cost."""
+    """List the presets: model, SAEs, datasets, gated or not, and what they cost (`doctor --preset` has the time)."""
     from sae_transfer import presets
 
     print("\n\n".join(presets.described(name) for name in presets.names()))

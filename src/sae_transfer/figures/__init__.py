@@ -4,7 +4,8 @@ Every figure is a function of one tidy table. Colours are told apart by colour-b
 PuOr), and the scales of heatmaps are fixed, so that any two compare.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -22,6 +23,7 @@ from sae_transfer.figures.studies import two_studies
 from sae_transfer.figures.style import STYLE
 from sae_transfer.store import replacing
 
+Drawing = Callable[[], Figure]
 OF_ANALYSES: dict[str, dict[str, Callable[[pd.DataFrame], Figure]]] = {
     "bootstrap": {"training_spread": training_spread},
     "oracle_gap": {"oracle_gap": oracle_gap},
@@ -33,8 +35,8 @@ OF_ANALYSES: dict[str, dict[str, Callable[[pd.DataFrame], Figure]]] = {
 __all__ = [
     "auc_by_n",
     "colours",
-    "draw",
-    "draw_analyses",
+    "drawings",
+    "drawings_of_analyses",
     "heatmap",
     "in_domain_vs_ood",
     "save",
@@ -44,29 +46,29 @@ __all__ = [
 ]
 
 
-def draw(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    """Every figure of a study with its file name; baselines have their numbers in the table alone."""
+def drawings(table: pd.DataFrame) -> dict[str, Drawing]:
+    """Every figure of a study by its file name; baselines have their numbers in the table alone."""
     table = cells.without_baselines(table)
+    found: dict[str, Drawing] = {}
     for space, key in cells.kinds(table):
-        yield f"heatmap_{space}_{key}", heatmap(table, space, key)
+        found[f"heatmap_{space}_{key}"] = partial(heatmap, table, space, key)
         if key != "residual" and not cells.is_control(key):
-            yield f"difference_{space}_{key}", heatmap(table, space, key, "delta_residual")
-    yield "in_domain_vs_ood", in_domain_vs_ood(table)
+            found[f"difference_{space}_{key}"] = partial(heatmap, table, space, key, "delta_residual")
+    found["in_domain_vs_ood"] = partial(in_domain_vs_ood, table)
     if (table["probe"] == "sparse_n").any():
-        yield "auc_by_n", auc_by_n(table)
-    for dataset in varied(table):
-        yield f"variations_{dataset}", variations(table, dataset)
+        found["auc_by_n"] = partial(auc_by_n, table)
+    return found | {f"variations_{dataset}": partial(variations, table, dataset) for dataset in varied(table)}
 
 
-def draw_analyses(tables: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
-    """Every figure of the analyses with its file name.
+def drawings_of_analyses(tables: Mapping[str, pd.DataFrame]) -> dict[str, Drawing]:
+    """Every figure of the analyses by its file name.
 
     Args:
-        tables: by the name of the file under results/, without its ending; those without rows are passed over.
+        tables: by the name of the file under results/, without its ending; those without rows are passed over. A figure
+            for which every number is missing has no panels.
     """
-    for table, figures in OF_ANALYSES.items():
-        rows = tables.get(table, pd.DataFrame())
-        yield from ((name, draw_one(rows)) for name, draw_one in figures.items() if len(rows))
+    there = {name: tables[name] for name in OF_ANALYSES if name in tables and len(tables[name])}
+    return {name: partial(draw, there[table]) for table in there for name, draw in OF_ANALYSES[table].items()}
 
 
 def varied(table: pd.DataFrame) -> list[str]:

@@ -49,6 +49,8 @@ def panels(rows: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, tuple[str, pd.D
 
 def grid_of(titles: list[str], height: float = 3.3) -> tuple[Figure, list[tuple[Axes, str]]]:
     """A figure with a panel of that height (inches) for each title, two a row, and those panels with their titles."""
+    if not titles:
+        return Figure(), []
     columns = min(len(titles), 2)
     lines = -(-len(titles) // columns)
     figure = Figure(

@@ -16,14 +16,27 @@ PREDICTS, HARDLY = 0.5, 0.2  # of Spearman's correlation within (A, B), mean ove
 MARK = 0.98
 
 
-def findings(gaps: pd.DataFrame, predictors: pd.DataFrame, policies: pd.DataFrame) -> list[str]:
-    """Sentences about results/oracle_gap.csv, results/predictors.csv and results/policies.csv, each with `sae`.
+# Means are over all SAEs and (A, B), which share domains: ranges are of pairs, and no interval is claimed for a mean.
 
-    Means are over all SAEs and (A, B), which share domains: ranges are of pairs, and no interval is claimed for a mean.
-    """
-    said = [*_oracle(gaps), *_predictors(predictors), *_combined(predictors), *_bound(predictors), *_policies(policies)]
-    blind = [table for table in (gaps, policies) if table["reason"].fillna("").str.contains(TOO_FEW).any()]
-    return said + [f"Nothing can pass Holm's correction here: {TOO_FEW}; raise transfer.resamples."] * bool(blind)
+
+def of_oracle_gap(gaps: pd.DataFrame) -> list[str]:
+    """Sentences about results/oracle_gap.csv."""
+    return [*_oracle(gaps), *_blind(gaps)]
+
+
+def of_predictors(predictors: pd.DataFrame) -> list[str]:
+    """Sentences about results/predictors.csv."""
+    return [*_predictors(predictors), *_combined(predictors), *_bound(predictors)]
+
+
+def of_policies(policies: pd.DataFrame) -> list[str]:
+    """Sentences about results/policies.csv."""
+    return [*_policies(policies), *_blind(policies)]
+
+
+def _blind(table: pd.DataFrame) -> Iterator[str]:
+    if table["reason"].fillna("").str.contains(TOO_FEW).any():
+        yield f"Nothing can pass Holm's correction here: {TOO_FEW}; raise transfer.resamples."
 
 
 def _oracle(gaps: pd.DataFrame) -> Iterator[str]:

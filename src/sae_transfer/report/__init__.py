@@ -12,17 +12,27 @@ from sae_transfer import cells, figures
 from sae_transfer.features import Health
 from sae_transfer.report.analyses import Analysis
 from sae_transfer.report.best_features import Behaviour, listed
-from sae_transfer.report.heatmaps import heatmaps
+from sae_transfer.report.heatmaps import beside, heatmaps
 from sae_transfer.report.numbers import NO_NUMBER, findings, summary
-from sae_transfer.report.sections import sections
+from sae_transfer.report.sections import analyses_of, highlights
 
 __all__ = ["About", "Behaviour", "findings", "page", "summary"]
 
-PAPER = (
-    ("in-domain and out-of-domain AUC of the best SAE features", "Transfer, 1-sparse heatmaps", "transfer"),
-    ("residual stream probes in domain and out of domain", "Transfer, residual heatmaps", "transfer"),
-    ("AUC against the number of features N", "How many features", "n"),
-    ("which features are selected, and how they look", "Which features", "features"),
+PAPER = (  # (in the paper, here, section)
+    ("AUC of the best SAE features, in domain and out of domain", "1-sparse heatmaps", "transfer"),
+    ("residual stream probes, in domain and out of domain", "residual stream heatmaps", "transfer"),
+    ("SAE features against residual stream probes", "paired differences", "difference"),
+    ("N-sparse probes: AUC by the number of features", "How many features", "n"),
+    ("which features are selected", "Which features", "features"),
+    ("the variance of residual stream probes over training samples", "How sure are we", "sure"),
+    ("good features exist, and the standard selection misses them", "Was there a better feature", "gap"),
+    ("prompt variations", "Does the wording of the prompt matter", "variations"),
+    (
+        "similarity of features, their combinations and probes",
+        "How near do features lie to the linear probe",
+        "similarity",
+    ),
+    ("asked for next: ways to predict which features generalise", "What predicts", "predict"),
 )
 
 
@@ -50,8 +60,8 @@ def page(
 
     Args:
         table: the transfer table of every space.
-        svgs: SVG text by the names that `figures.draw` and `figures.draw_analyses` give; heatmaps are not needed, the
-            page has them as tables.
+        svgs: SVG text by the names that `figures.drawings` and `figures.drawings_of_analyses` give; heatmaps are not
+            needed, the page has them as tables.
         about: what was run.
         analyses: the tables of the analyses, by the name of their file under results/.
     """
@@ -66,17 +76,18 @@ def page(
     images = {
         name: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode() for name, svg in svgs.items()
     }
-    numbers, told = summary(table), sections(analyses or {})
+    numbers, told = summary(table), analyses_of(analyses or {})
     shown = cells.without_baselines(table)
     return environment.get_template("report.html").render(
         about=about,
         contents=_contents(told),
         analyses=told,
         paper=PAPER,
-        findings=findings(table),
+        there={id for id, _ in _contents(told)},
+        findings=[*findings(table), *highlights(analyses or {})],
         datasets=_datasets(table),
         names=cells.datasets(table),
-        heats=list(heatmaps(shown, "auc")),
+        heats=[row | {"beside": beside(numbers, row["spaces"])} for row in heatmaps(shown, "auc")],
         differences=list(heatmaps(shown, "delta_residual")),
         features=[listed(table, sae, about.behaviour.get(sae, Behaviour())) for sae in table["sae"].unique() if sae],
         numbers={s: {k: v for k, v in kinds.items() if not cells.is_control(k)} for s, kinds in numbers.items()},

@@ -10,11 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sae_transfer import cells
+from sae_transfer import cells, neuronpedia
 from sae_transfer.report.heatmaps import exact, square
 
 SHOWN_RANKS, EXAMPLES, LONGEST = 3, 3, 400  # characters
-NEURONPEDIA = "https://www.neuronpedia.org"
 
 
 @dataclass(frozen=True)
@@ -33,16 +32,17 @@ class Behaviour:
 
     `density` is the share of A's training rows on which a feature fires, by (A, feature); `active` has, by feature, the
     prompts of all datasets on which it fires most; `wrong`, by (A, rank), test prompts that its 1-sparse probe gets
-    most wrong, in domain and out of domain. `neuronpedia` is the SAE's id there, empty where it has none.
+    most wrong, in domain and out of domain. `neuronpedia_id` is the SAE's id there, empty
+    where it has none.
     """
 
     density: Mapping[tuple[str, int], float] = field(default_factory=dict)
     active: Mapping[int, Sequence[Example]] = field(default_factory=dict)
     wrong: Mapping[tuple[str, int], Sequence[Example]] = field(default_factory=dict)
-    neuronpedia: str = ""
+    neuronpedia_id: str = ""
 
     def link(self, feature: int) -> str:
-        return f"{NEURONPEDIA}/{self.neuronpedia}/{feature}" if self.neuronpedia else ""
+        return neuronpedia.link(self.neuronpedia_id, feature)
 
 
 def shown(table: pd.DataFrame, sae: str) -> dict[str, list[int]]:
@@ -56,7 +56,7 @@ def behaviour(
     prompts: Mapping[str, pd.DataFrame],
     scores: pd.DataFrame,
     best: Mapping[str, Sequence[int]],
-    neuronpedia: str = "",
+    neuronpedia_id: str = "",
 ) -> Behaviour:
     """What the report tells of an SAE's best features.
 
@@ -65,7 +65,7 @@ def behaviour(
         prompts: by dataset, its prompt table; the rows of its first variation are looked at.
         scores: the SAE's table of scores.
         best: as `shown` gives it.
-        neuronpedia: the SAE's id there.
+        neuronpedia_id: the SAE's id on Neuronpedia, empty where it has none.
     """
     own = {name: (table["variation"] == table["variation"].iloc[0]).to_numpy() for name, table in prompts.items()}
     train = {name: own[name] & (table["split"] == "train").to_numpy() for name, table in prompts.items()}
@@ -80,7 +80,7 @@ def behaviour(
     leading = sorted({feature for chosen in best.values() for feature in chosen[:SHOWN_RANKS]})
     columns = sparse.vstack([features[name][own[name]][:, leading] for name in prompts], format="csc")
     active = {feature: _most_active(columns[:, [i]], texts) for i, feature in enumerate(leading)}
-    return Behaviour(density, active, _wrong(scores, prompts), neuronpedia)
+    return Behaviour(density, active, _wrong(scores, prompts), neuronpedia_id)
 
 
 def _most_active(column: Any, texts: pd.DataFrame) -> list[Example]:

@@ -1,12 +1,15 @@
 """Train x test heatmaps as what a template needs to write them as tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
 from sae_transfer import cells, figures
 from sae_transfer.cells import Grid, Value
+from sae_transfer.report.numbers import Numbers
+
+WITHOUT_LAYER = ("text", "verbal")  # spaces beside those of the layers and SAEs
 
 
 def heatmaps(table: pd.DataFrame, column: str) -> Iterator[dict[str, Any]]:
@@ -16,11 +19,21 @@ def heatmaps(table: pd.DataFrame, column: str) -> Iterator[dict[str, Any]]:
     against = [] if column != "auc" else ["residual"]
     for sae, layer in table[table["sae"] != ""].drop_duplicates("sae")[["sae", "layer"]].itertuples(index=False):
         shown = [(layers[layer], key) for key in against] + [kind for kind in kinds if kind[0] == sae]
-        yield {"title": f"{sae}, layer {layer}", "grids": [_heatmap(table, *kind, column) for kind in shown]}
+        title, spaces = f"{sae}, layer {layer}", (layers[layer], sae)
+        yield {"title": title, "spaces": spaces, "grids": [_heatmap(table, *kind, column) for kind in shown]}
     shown_already = {"residual"} if (table["sae"] != "").any() or column != "auc" else set()
     others = [kind for kind in kinds if kind[0] in set(layers) and kind[1] not in shown_already]
     if others:
-        yield {"title": "Residual stream baselines", "grids": [_heatmap(table, *kind, column) for kind in others]}
+        grids = [_heatmap(table, *kind, column) for kind in others]
+        yield {"title": "Residual stream baselines", "spaces": (), "grids": grids}
+
+
+def beside(numbers: Numbers, spaces: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """(key, its numbers) of the baselines that stand beside the heatmaps of an SAE and its layer."""
+    if not spaces:
+        return []
+    placed = [item for space in (*spaces, *WITHOUT_LAYER) for item in numbers.get(space, {}).items()]
+    return [(key, n) for key, n in placed if key.startswith((*cells.BASELINES, "mean_difference"))]
 
 
 def _heatmap(table: pd.DataFrame, space: str, key: str, column: str) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """The study in plain numbers, for results/metrics.json, and in sentences."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from sae_transfer import cells
+from sae_transfer import cells, metrics
 
 Numbers = dict[str, Any]  # space -> key -> name -> number, None where it is missing
 NO_NUMBER = float("nan")
@@ -31,10 +32,13 @@ def _transfer(rows: pd.DataFrame) -> dict[str, float]:
     if (rows["probe"] == "residual").all():
         return numbers
     compared, wins, losses = contest(away)
+    _, sure_wins, sure_losses = contest(away, corrected=True)
     return numbers | {
         "cells_compared": compared,
         "share_beats_residual": wins / compared if compared else NO_NUMBER,
         "share_loses_to_residual": losses / compared if compared else NO_NUMBER,
+        "share_beats_residual_corrected": sure_wins / compared if compared else NO_NUMBER,
+        "share_loses_to_residual_corrected": sure_losses / compared if compared else NO_NUMBER,
     }
 
 
@@ -48,10 +52,69 @@ def _control(rows: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def contest(rows: pd.DataFrame) -> tuple[int, int, int]:
-    """How many cells have a paired interval, and in how many the probe beats the residual probe or loses to it."""
-    low, high = rows["delta_low"], rows["delta_high"]
-    return int(low.notna().sum()), int((low > 0).sum()), int((high < 0).sum())
+def of_analyses(tables: Mapping[str, pd.DataFrame]) -> Numbers:
+    """The headline numbers of the analyses: analysis -> space -> name -> number or, one level deeper, numbers.
+
+    Args:
+        tables: by the name of the file under results/, without its ending; those without rows are passed over.
+    """
+    found: Numbers = {}
+    for name, (by, columns, chosen) in HEADLINES.items():
+        rows = tables.get(name, pd.DataFrame())
+        rows = chosen(rows) if len(rows) else rows
+        if len(rows):
+            means = rows.groupby(by, sort=False)[columns].mean()
+            found[name] = _nested(
+                {key: {c: _plain(v) for c, v in row.items()} for key, row in means.to_dict("index").items()}
+            )
+    return found
+
+
+# By table: what its rows are grouped by, the columns whose means are told, and which rows count.
+HEADLINES: dict[str, tuple[list[str], list[str], Callable[[pd.DataFrame], pd.DataFrame]]] = {
+    "bootstrap": (
+        ["space", "probe"],
+        ["auc_sd"],
+        lambda t: t[t["selected"] & ~t["in_domain"] & (t["varied"] == "groups")],
+    ),
+    "oracle_gap": (["sae", "probe"], ["auc", "oracle_auc", "gap"], lambda t: t[t["oracle"] == "trained_on_target"]),
+    "policies": (["sae", "probe", "policy"], ["auc", "regret"], lambda t: t),
+    "predictors": (
+        ["sae", "predictor"],
+        ["spearman"],
+        lambda t: t[(t["scope"] == "within") & (t["candidates"] == "features")],
+    ),
+    "calibration": (
+        ["space", "probe"],
+        ["accuracy", "ece", "fpr_a_5"],
+        lambda t: t[~t["in_domain"] & (t["labels"] == 0)],
+    ),
+    "length": (["space", "probe"], ["auc", "stratified_auc"], lambda t: t[t["train"] != t["test"]]),
+}
+
+
+def _nested(flat: Mapping[Any, Any]) -> Numbers:
+    """{(a, b): x} as {a: {b: x}}."""
+    found: Numbers = {}
+    for keys, value in flat.items():
+        place = found
+        for key in keys[:-1]:
+            place = place.setdefault(str(key), {})
+        place[str(keys[-1])] = value
+    return found
+
+
+def contest(rows: pd.DataFrame, *, corrected: bool = False) -> tuple[int, int, int]:
+    """How many cells have a paired interval, and in how many the probe beats the residual probe or loses to it.
+
+    That is where the interval excludes 0 or, corrected for the number of the rows by Holm's method, where p < 0.05.
+    """
+    low, high, value = rows["delta_low"], rows["delta_high"], rows["delta_residual"]
+    wins, losses = low > 0, high < 0
+    if corrected:
+        sure = metrics.holm(metrics.difference_p(value, low, high, rows["n_groups"])) < 0.05
+        wins, losses = wins & sure, losses & sure
+    return int(low.notna().sum()), int(wins.sum()), int(losses.sum())
 
 
 def _plain(number: float) -> float | int | None:
@@ -89,8 +152,9 @@ def _finding(key: str, rows: pd.DataFrame) -> str:
     )
     compared, wins, losses = contest(away)
     if compared:
+        _, sure_wins, sure_losses = contest(away, corrected=True)
         told += (
             f" Of {compared} out-of-domain cells with an interval, it beats the residual stream probe of its layer in "
-            f"{wins} and loses in {losses}."
+            f"{wins} and loses in {losses}; after Holm's correction over these cells in {sure_wins} and {sure_losses}."
         )
     return told

@@ -1,16 +1,17 @@
 """The analyses' sections of the report: for each table of results/, what it says, its figures and what to look up."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 
-from sae_transfer import cells
+from sae_transfer import alignment, calibration, cells, sae_comparison, variations
+from sae_transfer.generalization import findings
+from sae_transfer.report import feature_sections
 from sae_transfer.report.analyses import Analysis, Column, Picture, Table, tabulate
+from sae_transfer.report.feature_sections import Tables
 
-Tables = Mapping[str, pd.DataFrame]  # by the name of the file under results/, without its ending
 
-
-def sections(tables: Tables) -> list[Analysis]:
+def analyses_of(tables: Tables) -> list[Analysis]:
     """The sections of the tables that have rows, in the order in which the report answers."""
     there = {name: table for name, table in tables.items() if len(table)}
     return [
@@ -18,6 +19,12 @@ def sections(tables: Tables) -> list[Analysis]:
         for name, build in SECTIONS.items()
         if name in there
     ]
+
+
+def highlights(tables: Tables) -> list[str]:
+    """The first sentence of each analysis that belongs among the findings."""
+    there = [name for name in ("oracle_gap", "policies", "calibration") if name in tables and len(tables[name])]
+    return [TOLD[name](tables[name])[0] for name in there]
 
 
 def _sure(tables: Tables, told: list[str]) -> Analysis:
@@ -51,10 +58,25 @@ def _sure(tables: Tables, told: list[str]) -> Analysis:
         "The intervals above hold the training set fixed. Here it varies: its groups are resampled with replacement "
         "(groups), or another sample of it is taken (sample), features are ranked anew and probes are fitted again. "
         "Where the spread is wide, a single training set's number says little.",
-        told,
+        [*told, *_spread(chosen)],
         [Picture("training_spread", "AUC of each probe against its spread over training samples, one panel an SAE.")],
         listed,
     )
+
+
+def _spread(rows: pd.DataFrame) -> Iterator[str]:
+    """A sentence a kind of probe, of its rows of results/bootstrap.csv."""
+    for probe, part in rows[rows["varied"] == "groups"].dropna(subset=["auc_sd"]).groupby("probe", sort=False):
+        home, away = (part.loc[part["in_domain"] == inside, "auc_sd"] for inside in (True, False))
+        name = cells.name(str(probe))
+        told = f"{name}: the AUC's standard deviation over training samples is {home.mean():.3f} in domain"
+        if len(away):
+            widest = part[~part["in_domain"]].nlargest(1, "auc_sd").iloc[0]
+            told += (
+                f" and {away.mean():.3f} out of domain; the widest cell ({widest['space']}, {widest['train']} to "
+                f"{widest['test']}) reaches from {widest['auc_low']:.2f} to {widest['auc_high']:.2f}"
+            )
+        yield f"{told[0].upper()}{told[1:]}."
 
 
 def _selected(features: pd.DataFrame) -> Table:
@@ -72,107 +94,6 @@ def _selected(features: pd.DataFrame) -> Table:
             Column("selected_top_k", "among the best K"),
             Column("selected_n", "among the best N"),
             Column("rank_median", "median rank", ("rank_low", "rank_high"), digits=1),
-        ],
-    )
-
-
-def _gap(tables: Tables, told: list[str]) -> Analysis:
-    rows = tables["oracle_gap"]
-    return Analysis(
-        "gap",
-        "Was there a better feature?",
-        "What the standard selection on A loses on B against the best that B's own training rows would have chosen, "
-        "scored on B's test rows. The oracle sees labels of B, so it is a bound and no method.",
-        told,
-        [Picture("oracle_gap", "AUC of the standard selection against that of the oracle, one panel an SAE.")],
-        [
-            tabulate(
-                rows[rows["oracle"] == "trained_on_target"],
-                "Every pair: the standard probe against the oracle that is trained on B",
-                [
-                    Column("sae", "SAE"),
-                    Column("train", "A"),
-                    Column("test", "B"),
-                    Column("probe"),
-                    Column("auc", "AUC", ("auc_low", "auc_high")),
-                    Column("oracle_auc", "oracle", ("oracle_auc_low", "oracle_auc_high")),
-                    Column("gap", interval=("gap_low", "gap_high"), signed=True),
-                    Column("p_holm", "p (Holm)", digits=3),
-                    Column("oracle_rank", "oracle's rank on A", digits=1),
-                    Column("verdict"),
-                ],
-            )
-        ],
-    )
-
-
-def _predict(tables: Tables, told: list[str]) -> Analysis:
-    rows = tables["predictors"]
-    within = rows[(rows["scope"] == "within") & (rows["candidates"] == "features")]
-    across = rows[(rows["scope"] == "across") & (rows["candidates"] == "features")]
-    both = within.merge(
-        across[["sae", "predictor", "spearman", "r2"]], on=["sae", "predictor"], suffixes=("", "_across")
-    )
-    return Analysis(
-        "predict",
-        "What predicts which features generalise?",
-        "Each predictor is computed for A's 100 best features and 200 random ones of like density, before any test "
-        "label is seen, and compared with the AUC that the feature then has on B. Candidates of one pair are no "
-        "independent witnesses: what counts is how many domains a claim rests on.",
-        told,
-        [
-            Picture("predictors", "Rank correlation of each predictor with the AUC on B, mean and range over pairs."),
-            Picture("held_out", "R2 of the predictions on each domain that they were not fitted on."),
-        ],
-        [
-            tabulate(
-                both,
-                "Every predictor, for single features",
-                [
-                    Column("sae", "SAE"),
-                    Column("predictor"),
-                    Column("uses_target", "sees of B"),
-                    Column("spearman", "Spearman within pairs: mean (range)", ("spearman_min", "spearman_max")),
-                    Column("spearman_across", "Spearman across"),
-                    Column("r2_across", "R2 across"),
-                    Column("n_pairs", "pairs", digits=0),
-                    Column("n_domains", "domains", digits=0),
-                ],
-            )
-        ],
-    )
-
-
-def _policies(tables: Tables, told: list[str]) -> Analysis:
-    rows = tables["policies"]
-    kinds = rows.groupby(["sae", "probe", "policy", "uses_target"], sort=False)
-    summary = kinds["regret"].agg(["mean", "min", "max", "count"]).reset_index()
-    better = kinds.apply(lambda part: int(((part["p_holm"] < 0.05) & (part["gain"] > 0)).sum())).rename("better")
-    worse = kinds.apply(lambda part: int(((part["p_holm"] < 0.05) & (part["gain"] < 0)).sum())).rename("worse")
-    summary = summary.merge(better.reset_index()).merge(worse.reset_index())
-    return Analysis(
-        "policies",
-        "How should features be chosen?",
-        "Every policy chooses among the features that A ranks; the probe is then fitted on A. Regret is the AUC that "
-        "the oracle has and the policy has not. Better and worse count the pairs that differ from the paper's choice "
-        "(the best in domain) with p < 0.05 after Holm's correction over the pairs.",
-        told,
-        [Picture("policies", "Regret of every policy: a point a pair, and the mean, one panel an SAE.")],
-        [
-            tabulate(
-                summary,
-                "Regret of every policy",
-                [
-                    Column("sae", "SAE"),
-                    Column("probe"),
-                    Column("policy"),
-                    Column("uses_target", "sees of B"),
-                    Column("mean", "mean regret (range)", ("min", "max"), digits=3),
-                    Column("better", "better than in domain", digits=0),
-                    Column("worse", digits=0),
-                    Column("count", "pairs", digits=0),
-                ],
-            )
         ],
     )
 
@@ -236,37 +157,63 @@ def _calibration(tables: Tables, told: list[str]) -> Analysis:
     )
 
 
-def _similarity(tables: Tables, told: list[str]) -> Analysis:
-    rows = tables["similarity"]
-    same = (
-        (rows["other"] == "residual") & (rows["other_train"] == rows["train"]) & (rows["other_layer"] == rows["layer"])
-    )
-    chosen = rows[same & (rows["measure"] == "cosine") & rows["selected"] & (rows["direction"] != "residual")]
+def _length(tables: Tables, told: list[str]) -> Analysis:
+    rows = tables["length"]
+    chosen = rows[rows["probe"].isin(["residual", "sparse_1", "sparse_n", "text"])]
+    moved = chosen["auc"] - chosen["stratified_auc"]
+    told = [
+        f"Compared among prompts of like length alone, the AUC of these probes falls by {moved.mean():.3f} on average "
+        f"and by {moved.max():.3f} at most."
+    ]
     return Analysis(
-        "similarity",
-        "How near do features lie to the linear probe?",
-        "Directions in the coordinates of the residual stream. The decoder's direction is what a feature writes, the "
-        "encoder's the linear part of what it reads; an N-sparse probe is read as the sum of either, with its weights. "
-        "Two probes may point apart and still score alike where activations vary in few directions: the Mahalanobis "
-        "cosine is the correlation of their scores.",
+        "length",
+        "Is it the length of the prompts?",
+        "Pairs of an answerable and an unanswerable prompt are compared only within a third of B's prompts by length. "
+        "What is left cannot come from length.",
         told,
-        [
-            Picture("similarity_by_n", "Cosine with the residual probe by the number of features, one panel an SAE."),
-            Picture("residual_cosines", "Cosines among the residual probes of all training sets, one panel a layer."),
-        ],
+        [],
         [
             tabulate(
-                chosen,
-                "Cosine of each chosen probe with the residual probe of the same training set",
+                chosen.assign(fall=moved),
+                "Every probe",
                 [
-                    Column("sae", "SAE"),
-                    Column("train", "trained on"),
-                    Column("direction", "probe"),
-                    Column("n_features", "N", digits=0),
-                    Column("reading", "directions"),
-                    Column("similarity", "cosine", ("low", "high")),
-                    Column("null_median", "by chance, absolute", ("null_low", "null_high")),
-                    Column("share_below", "share of chance below"),
+                    Column("space"),
+                    Column("train", "A"),
+                    Column("test", "B"),
+                    Column("probe"),
+                    Column("family"),
+                    Column("auc", "AUC", ("auc_low", "auc_high")),
+                    Column("stratified_auc", "of like length", ("low", "high")),
+                    Column("fall", signed=True),
+                    Column("pairs", "share of pairs left"),
+                ],
+            )
+        ],
+    )
+
+
+def _regimes(tables: Tables, told: list[str]) -> Analysis:
+    return Analysis(
+        "regimes",
+        "With few, unbalanced or mislabelled training rows",
+        "Probes trained on altered draws of A's rows; each number is the mean over draws with its interval. SAE probes "
+        "stand beside the residual probe on the same draws, under both rules that rank features.",
+        told,
+        [],
+        [
+            tabulate(
+                tables["regimes"],
+                "Every regime",
+                [
+                    Column("space"),
+                    Column("train", "A"),
+                    Column("test", "B"),
+                    Column("regime"),
+                    Column("value"),
+                    Column("probe"),
+                    Column("ranking"),
+                    Column("auc", "AUC", ("auc_low", "auc_high")),
+                    Column("delta_residual", "minus residual", ("delta_low", "delta_high"), signed=True),
                 ],
             )
         ],
@@ -275,11 +222,23 @@ def _similarity(tables: Tables, told: list[str]) -> Analysis:
 
 SECTIONS: dict[str, Callable[[Tables, list[str]], Analysis]] = {
     "bootstrap": _sure,
-    "oracle_gap": _gap,
-    "predictors": _predict,
-    "policies": _policies,
+    "oracle_gap": feature_sections.gap,
+    "predictors": feature_sections.predict,
+    "policies": feature_sections.policies,
     "calibration": _calibration,
     "variations": _variations,
-    "similarity": _similarity,
+    "similarity": feature_sections.similarity,
+    "saes": feature_sections.saes,
+    "length": _length,
+    "regimes": _regimes,
 }
-TOLD: dict[str, Callable[[pd.DataFrame], list[str]]] = {}  # the analyses' own sentences
+# The analyses' own sentences.
+TOLD: dict[str, Callable[[pd.DataFrame], list[str]]] = {
+    "oracle_gap": findings.of_oracle_gap,
+    "predictors": findings.of_predictors,
+    "policies": findings.of_policies,
+    "calibration": calibration.answer,
+    "variations": variations.answer,
+    "similarity": alignment.answer,
+    "saes": sae_comparison.answer,
+}

@@ -1,4 +1,4 @@
-"""join: the tables of every space -> results/transfer.csv, bootstrap.csv, bootstrap_features.csv and metrics.json."""
+"""join: the tables of every space -> results/transfer.csv, bootstrap.csv, and bootstrap_features.csv."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 
 from sae_transfer import config, paths, stability, store
-from sae_transfer.report import numbers
 from sae_transfer.stages import inputs, run
 from sae_transfer.stages.inputs import StudyParams
 from sae_transfer.transfer import COLUMNS
@@ -24,7 +23,6 @@ def join() -> None:
     for name, joined in (("transfer", table), ("bootstrap", bootstrap), ("bootstrap_features", stable)):
         # six digits are more than any number here is worth, and do not differ between platforms as the last bits do
         store.write_text(paths.RESULTS / f"{name}.csv", joined.to_csv(index=False, float_format="%.6g"))
-    store.write_json(paths.RESULTS / "metrics.json", numbers.summary(table))
 
 
 def _joined(files: Sequence[Path], columns: Sequence[str]) -> pd.DataFrame:

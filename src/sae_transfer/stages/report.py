@@ -1,15 +1,18 @@
-"""report: the tables of results/, SAE health, prompts and scores -> figures and one page."""
+"""report: the tables of results/, SAE health, prompts and scores -> results/metrics.json, figures and one page."""
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import pandas as pd
+from joblib import Parallel, delayed
 
-from sae_transfer import config, features, figures, paths, report, result_files, store
-from sae_transfer.report import About, Behaviour, best_features
+from sae_transfer import config, features, figures, neuronpedia, paths, report, result_files, store
+from sae_transfer.features import SaeParams
+from sae_transfer.report import About, Behaviour, best_features, numbers
 from sae_transfer.stages import inputs, run
 from sae_transfer.stages.inputs import StudyParams
+
+PROCESSES = 2  # to draw in
 
 
 def make_report() -> None:
@@ -17,13 +20,27 @@ def make_report() -> None:
     study = config.section(params, StudyParams, "study")
     table = result_files.read_transfer(paths.RESULTS / "transfer.csv")
     analyses = {name: result_files.read(paths.RESULTS / f"{name}.csv") for name in result_files.ANALYSES}
-    svgs = {}
-    for name, figure in chain(figures.draw(table), figures.draw_analyses(analyses)):
-        figures.save(figure, paths.FIGURES, name)
-        svgs[name] = (paths.FIGURES / f"{name}.svg").read_text()
+    names = list(figures.drawings(table) | figures.drawings_of_analyses(analyses))
+    parts = [delayed(_draw)(table, analyses, names[i::PROCESSES]) for i in range(PROCESSES)]
+    # not joblib's own workers: they live on, in the folder where they began
+    drawn = [name for part in Parallel(n_jobs=PROCESSES, backend="multiprocessing")(parts) for name in part]
+    svgs = {name: (paths.FIGURES / f"{name}.svg").read_text() for name in drawn}
     page = report.page(table, svgs, _about(params, study, table), analyses)
+    store.write_json(paths.RESULTS / "metrics.json", numbers.summary(table) | numbers.of_analyses(analyses))
     store.write_text(paths.REPORT / "index.html", page)
     print(f"open {paths.REPORT / 'index.html'} in a browser")
+
+
+def _draw(table: pd.DataFrame, analyses: Mapping[str, pd.DataFrame], names: Sequence[str]) -> list[str]:
+    """Draws those figures, and names those that show anything."""
+    drawings = figures.drawings(table) | figures.drawings_of_analyses(analyses)
+    shown = []
+    for name in names:
+        figure = drawings[name]()
+        if figure.axes:
+            figures.save(figure, paths.FIGURES, name)
+            shown.append(name)
+    return shown
 
 
 def _about(params: Mapping[str, Any], study: StudyParams, table: pd.DataFrame) -> About:
@@ -40,7 +57,9 @@ def _about(params: Mapping[str, Any], study: StudyParams, table: pd.DataFrame) -
             for sae in study.saes
         },
         hashes=_hashes(study.datasets),
-        behaviour={sae: _behaviour(sae, table, prompts) for sae in study.saes},
+        behaviour={
+            sae: _behaviour(sae, table, prompts, config.section(params, SaeParams, "saes", sae)) for sae in study.saes
+        },
         demo=str(model["name"]).startswith("models/demo"),
     )
 
@@ -55,10 +74,10 @@ def _hashes(datasets: Sequence[str]) -> dict[str, str]:
     return hashes | {name: str(first[name]) for name in ("torch", "transformers")}
 
 
-def _behaviour(sae: str, table: pd.DataFrame, prompts: Mapping[str, pd.DataFrame]) -> Behaviour:
+def _behaviour(sae: str, table: pd.DataFrame, prompts: Mapping[str, pd.DataFrame], params: SaeParams) -> Behaviour:
     rows = {name: features.read(paths.FEATURES / name, sae) for name in prompts}
     scores = store.read_table(paths.SCORES / f"{sae}.parquet")
-    return best_features.behaviour(rows, prompts, scores, best_features.shown(table, sae))
+    return best_features.behaviour(rows, prompts, scores, best_features.shown(table, sae), neuronpedia.id_of(params))
 
 
 def _words(value: Any) -> str:

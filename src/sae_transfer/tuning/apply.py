@@ -22,6 +22,7 @@ def apply(path: Path, chosen: dict[tuple[str, str], Choice]) -> None:
 
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 10_000
+    yaml.representer.add_representer(type(None), _null)
     params = yaml.load(path.read_text(encoding="utf-8"))
     section = params["probe"]
     before = _last(section)
@@ -41,6 +42,11 @@ def _flow(choice: Choice) -> Any:
     if "." not in C:
         C = C.replace("e", ".0e")  # YAML 1.1 takes 1e-05 for a text
     return YAML().load(f"{{C: [{C}], N: [{choice.N}], ranking: {choice.ranking}, scaling: {choice.scaling}}}")
+
+
+def _null(representer: Any, _: None) -> Any:
+    """`null` as it is written in params.yaml; ruamel would leave the place empty."""
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 def _last(section: Any) -> tuple[Any, str]:
