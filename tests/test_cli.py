@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 
+from commands import call
 from sae_transfer import cli, stages
 from sae_transfer.records import UserError
 from sae_transfer.stages.bootstrap import bootstrap
@@ -51,17 +52,6 @@ def project(tmp_path, monkeypatch):
 
 def write_params(params):
     Path("params.yaml").write_text(yaml.safe_dump(params))
-
-
-def call(monkeypatch, capsys, main, *words):
-    """(exit code, stdout, stderr) of a command in this process."""
-    monkeypatch.setattr(sys, "argv", ["program", *words])
-    code = 0
-    try:
-        main()
-    except SystemExit as end:
-        code = end.code or 0
-    return code, *capsys.readouterr()
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import yaml
 
+from commands import call
 from sae_transfer import cli, detector, paths, probe_files, prompts
 from sae_transfer.cli import score as command
 from sae_transfer.probes import Probe
 from sae_transfer.records import UserError
-from test_cli import PARAMS, call
+from test_cli import PARAMS
 
 
 def probe(kind, features, *, rank=0, selected=True, n_train=8):

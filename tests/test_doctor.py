@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import call
 from sae_transfer import cli, doctor
 
 ROOT = Path(__file__).parents[1]
@@ -174,13 +175,7 @@ def test_sizes_and_durations_read_well():
 
 
 def type_(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["sae-transfer", "doctor", *words])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as end:
-        code = end.code or 0
-    return code, *capsys.readouterr()
+    return call(monkeypatch, capsys, cli.main, "doctor", *words)
 
 
 @pytest.mark.skipif(not (ROOT / "models/demo").is_dir(), reason="models/demo is not pulled: dvc pull models.dvc")

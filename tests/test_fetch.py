@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from commands import call
 from real_data import REAL, needs_real_data
 from sae_transfer import cli, fetch, versioning
 from sae_transfer.datasets import sources
@@ -224,13 +225,7 @@ def project(tmp_path, monkeypatch):
 
 
 def type_(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["sae-transfer", *words])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as end:
-        code = end.code or 0
-    return code, *capsys.readouterr()
+    return call(monkeypatch, capsys, cli.main, *words)
 
 
 def test_fetch_writes_a_dvc_file_that_git_keeps_and_that_names_no_remote(project, server, monkeypatch, capsys):

@@ -1,12 +1,12 @@
 """What `data check` says of datasets, right ones and wrong ones."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from commands import call
 from sae_transfer import cli, overview
 from sae_transfer.config import parse
 from sae_transfer.datasets import DatasetParams
@@ -80,16 +80,7 @@ def write_params(model, **datasets):
 
 @pytest.fixture
 def check(project, monkeypatch, capsys):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["sae-transfer", "data", "check", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    return call
+    return lambda *words: call(monkeypatch, capsys, cli.main, "data", "check", *words)
 
 
 def test_every_dataset_is_described(check, model):

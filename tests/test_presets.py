@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import tiny
+from commands import call
 from sae_transfer import checks, cli, config, presets, saes
 from sae_transfer.datasets import DatasetParams
 from sae_transfer.models import ModelParams
@@ -175,16 +176,7 @@ def git(*words):
 
 @pytest.fixture
 def type_(project, monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr("sys.argv", ["sae-transfer", "preset", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    return run
+    return lambda *words: call(monkeypatch, capsys, cli.main, "preset", *words)
 
 
 def pins_of(name):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from commands import call
 from sae_transfer import cli, config, probes
 from test_tuning import PARAMS, ROOT, SWEEP, project, write_params
 
@@ -20,18 +21,7 @@ __all__ = ["project"]  # a fixture
 
 @pytest.fixture
 def type_(project, monkeypatch, capfd):
-    """(exit code, stdout, stderr) of a command in this process."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["program", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capfd.readouterr()
-
-    return call
+    return lambda *words: call(monkeypatch, capfd, cli.main, *words)
 
 
 def assert_one_line(result, *parts):

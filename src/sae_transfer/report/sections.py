@@ -169,7 +169,7 @@ def _length(tables: Tables, told: list[str]) -> Analysis:
         "length",
         "Is it the length of the prompts?",
         "Pairs of an answerable and an unanswerable prompt are compared only within a third of B's prompts by length. "
-        "What is left cannot come from length.",
+        "What is left comes from length only as far as it still differs within a third.",
         told,
         [],
         [
