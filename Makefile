@@ -3,8 +3,8 @@
 #   make repro PRESET=NAME      the same with presets/NAME.yaml as params.yaml
 #   make test                   run the tests
 #   make sweep                  tune the probes (JOBS=2 processes, MAX_TRIALS=100, STUDY=sweep, PRESET=name)
-#   make dashboard              look at a sweep in the browser (STUDY=sweep, PORT=8081)
-#   make ui                     show the runs in MLflow (PORT=5001 for another port)
+#   make dashboard              look at a sweep in the browser (STUDY=sweep, DASHBOARD_PORT=8081)
+#   make ui                     show the runs in MLflow (UI_PORT=5000)
 #   make TORCH_INDEX=URL ...    take PyTorch from this package index, for a CUDA or a CPU build of your choice
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -13,7 +13,8 @@ PRESET ?=
 TORCH_INDEX ?=
 JOBS ?= 2
 STUDY ?= sweep
-PORT ?= 8081
+UI_PORT ?= 5000
+DASHBOARD_PORT ?= 8081
 TORCH := $(shell grep '^torch==' constraints.txt)
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
@@ -22,27 +23,25 @@ export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro ui test sweep dashboard lint types check deps demo-data demo-model bench bench-gpu pull install install-dev
+.PHONY: repro ui test sweep dashboard lint types check docs demo-data demo-model bench bench-gpu pull install install-dev
 
 repro: pull
 	$(if $(PRESET),sae-transfer preset use $(PRESET))
 	sae-transfer check
-	sae-transfer prune
 	dvc repro
 	@sae-transfer summary
 	@echo "make ui shows every run in MLflow."
 
-PORT ?= 5000
 ui: install
-	@sae-transfer ui --port $(PORT)
+	@sae-transfer ui --port $(UI_PORT)
 
 sweep: install
 	sae-transfer sweep --study $(STUDY) --jobs $(JOBS) $(if $(MAX_TRIALS),--max-trials $(MAX_TRIALS)) $(if $(PRESET),--preset $(PRESET))
 
 dashboard: install
-	sae-transfer dashboard --study $(STUDY) --port $(PORT)
+	sae-transfer dashboard --study $(STUDY) --port $(DASHBOARD_PORT)
 
-# Two processes share the tests (pyproject.toml); more threads in each would only wait for one another.
+# Two processes share the tests (pyproject.toml), with one BLAS thread each.
 test: install-dev pull
 	OMP_NUM_THREADS=1 pytest
 
@@ -55,9 +54,9 @@ lint: install-dev
 types: install-dev
 	mypy
 
-# After an import was added or removed: the modules that each stage of dvc.yaml depends on.
-deps: install
-	python tests/closure.py
+# docs/results.md from the code; a test fails where the two differ.
+docs: install
+	@python -c 'from pathlib import Path; from sae_transfer.analyses.analysis_registry import TABLES; from sae_transfer.results.schema import markdown; Path("docs/results.md").write_text(markdown(TABLES.values()))'
 
 demo-data: install
 	sae-transfer data generate

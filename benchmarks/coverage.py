@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from sae_transfer import metrics
-from sae_transfer.metrics import Estimate
+from sae_transfer.stats import intervals, roc, thresholds
+from sae_transfer.stats.intervals import Estimate
 
 Hits = Counter[tuple[str, object]]  # by method and by truth
 
@@ -53,13 +53,13 @@ def firing(z: np.ndarray, labels: np.ndarray, auc: float) -> np.ndarray:
 def measured(
     scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, weights: np.ndarray
 ) -> tuple[Estimate, np.ndarray]:
-    area, resampled = metrics.auc(scores, labels), metrics.weighted_auc(scores, labels, weights)
-    return metrics.interval(area, resampled, enough(metrics.effective_groups(labels, groups))), resampled
+    area, resampled = roc.auc(scores, labels), roc.weighted_auc(scores, labels, weights)
+    return intervals.interval(area, resampled, enough(intervals.effective_groups(labels, groups))), resampled
 
 
 def enough(n_groups: float) -> float:
     """Below MIN_GROUPS the package gives no interval: the row shows what it would be."""
-    return max(n_groups, metrics.MIN_GROUPS)
+    return max(n_groups, intervals.MIN_GROUPS)
 
 
 def percentile(value: float, resampled: np.ndarray) -> Estimate:
@@ -76,7 +76,7 @@ def areas(design: str, score: Callable[..., np.ndarray], n_groups: int) -> Hits:
     rng, hits = np.random.default_rng(n_groups), Hits()
     groups, labels = rows(design, n_groups)
     for _ in range(SIMULATIONS):
-        z, weights = noise(rng, groups), metrics.group_weights(groups, RESAMPLES, rng)
+        z, weights = noise(rng, groups), intervals.group_weights(groups, RESAMPLES, rng)
         for auc in AUCS:
             found, resampled = measured(score(z, labels, auc), labels, groups, weights)
             hits["now", auc] += holds(found, auc)
@@ -88,15 +88,15 @@ def differences(design: str, n_groups: int) -> Hits:
     rng, hits = np.random.default_rng(n_groups), Hits()
     groups, labels = rows(design, n_groups)
     for _ in range(SIMULATIONS):
-        weights = metrics.group_weights(groups, RESAMPLES, rng)
+        weights = intervals.group_weights(groups, RESAMPLES, rng)
         z = noise(rng, groups)
         noises = z, 0.8 * z + 0.6 * noise(rng, groups)  # two probes err alike
         for pair in PAIRS:
             (one, a), (other, b) = (
                 measured(gaussian(z, labels, auc), labels, groups, weights) for z, auc in zip(noises, pair, strict=True)
             )
-            n = enough(metrics.effective_groups(labels, groups))
-            found = metrics.difference_interval(one.value, other.value, a, b, n)
+            n = enough(intervals.effective_groups(labels, groups))
+            found = intervals.difference_interval(one.value, other.value, a, b, n)
             hits["now", pair] += holds(found, pair[0] - pair[1])
             hits["percentile", pair] += holds(percentile(one.value - other.value, a - b), pair[0] - pair[1])
     return hits
@@ -106,11 +106,11 @@ def accuracies(design: str, n_groups: int) -> Hits:
     rng, hits = np.random.default_rng(n_groups), Hits()
     groups, labels = rows(design, n_groups)
     for _ in range(SIMULATIONS):
-        u, weights = stats.norm.cdf(noise(rng, groups)), metrics.group_weights(groups, RESAMPLES, rng)
+        u, weights = stats.norm.cdf(noise(rng, groups)), intervals.group_weights(groups, RESAMPLES, rng)
         for share in ACCURACIES:
             p = np.where(u < share, labels, 1 - labels)
-            value, resampled = metrics.accuracy(p, labels), metrics.weighted_accuracy(p, labels, weights)
-            hits["now", share] += holds(metrics.interval(value, resampled, enough(n_groups)), share)
+            value, resampled = thresholds.accuracy(p, labels), thresholds.weighted_accuracy(p, labels, weights)
+            hits["now", share] += holds(intervals.interval(value, resampled, enough(n_groups)), share)
             hits["percentile", share] += holds(percentile(value, resampled), share)
     return hits
 
@@ -121,7 +121,7 @@ def table(title: str, heads: list[str], sizes: tuple[int, ...], simulate: Callab
         hits = simulate(n_groups)
         keys = list(dict.fromkeys(key for _, key in hits))
         shares = [f"{hits['now', key] / SIMULATIONS:.0%} ({hits['percentile', key] / SIMULATIONS:.0%})" for key in keys]
-        name = f"{n_groups} (refused)" if n_groups < metrics.MIN_GROUPS else str(n_groups)
+        name = f"{n_groups} (refused)" if n_groups < intervals.MIN_GROUPS else str(n_groups)
         print(f"| {name} | " + " | ".join(shares) + " |", flush=True)
 
 

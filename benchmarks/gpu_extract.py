@@ -16,10 +16,11 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from transformers import AutoModel, Gemma2Config
 
-from sae_transfer import activations, doctor, features, shapes
-from sae_transfer.models import ModelParams
-from sae_transfer.shapes import Shape
+from sae_transfer.model import encoding, extraction, shapes
+from sae_transfer.model.model_params import ModelParams
+from sae_transfer.pipeline import doctor
 
 T = TypeVar("T")
 GOAL_UTILISATION = 0.55
@@ -31,20 +32,36 @@ L0 = 100
 
 @dataclass(frozen=True)
 class Run:
-    """What is measured: a model's shape, which layers, how many prompts, the width of the SAE."""
+    """What is measured: a model up to its last wanted layer, which layers, how many prompts, the width of the SAE."""
 
-    shape: Shape
+    config: Gemma2Config
     layers: tuple[int, ...]
     n_prompts: int
     d_sae: int
     tokens_per_batch: int
 
 
-GEMMA_2_9B = Run(shapes.KNOWN["google/gemma-2-9b"], (20, 31), 2000, 2**17, 16_384)
-TINY_SHAPE = replace(
-    GEMMA_2_9B.shape, n_layers=4, d_model=64, d_mlp=128, n_heads=4, n_kv_heads=2, d_head=16, vocabulary=500
+def config(**sizes: int) -> Gemma2Config:
+    """Gemma 2 9B's configuration, but for these sizes."""
+    return Gemma2Config(**shapes.KNOWN["google/gemma-2-9b"] | sizes, use_cache=False)
+
+
+GEMMA_2_9B = Run(config(num_hidden_layers=32), (20, 31), 2000, 2**17, 16_384)
+TINY = Run(
+    config(
+        num_hidden_layers=3,
+        hidden_size=64,
+        intermediate_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        vocab_size=500,
+    ),
+    (1, 2),
+    12,
+    256,
+    2048,
 )
-TINY = Run(TINY_SHAPE, (1, 2), 12, 256, 2048)
 
 
 @dataclass(frozen=True)
@@ -65,28 +82,13 @@ class Measured:
 def prompts(run: Run, rng: np.random.Generator) -> list[list[int]]:
     """Token ids [n_prompts] of random words, behind a BOS."""
     lengths = np.interp(rng.random(run.n_prompts), QUANTILES, CHARACTERS) / 4 + 15
-    return [[2, *rng.integers(10, run.shape.vocabulary, int(length)).tolist()] for length in lengths]
+    return [[2, *rng.integers(10, run.config.vocab_size, int(length)).tolist()] for length in lengths]
 
 
 def random_model(run: Run, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
-    """The base model up to the last wanted layer, as `load_model` would cut it, made on the device."""
-    from transformers import AutoModel, Gemma2Config
-
-    shape = run.shape
-    config = Gemma2Config(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.d_model,
-        intermediate_size=shape.d_mlp,
-        num_hidden_layers=max(run.layers) + 1,
-        num_attention_heads=shape.n_heads,
-        num_key_value_heads=shape.n_kv_heads,
-        head_dim=shape.d_head,
-        max_position_embeddings=shape.context,
-        query_pre_attn_scalar=shape.d_head,
-        use_cache=False,
-    )
+    """The base model, as `load_model` would cut it, made on the device."""
     with device:
-        model = AutoModel.from_config(config, dtype=dtype, attn_implementation="eager")
+        model = AutoModel.from_config(run.config, dtype=dtype, attn_implementation="eager")
     return model.eval()
 
 
@@ -94,10 +96,12 @@ def random_sae(run: Run, rows: np.ndarray, device: torch.device) -> object:
     """A JumpReLU SAE in float32 whose common threshold gives about L0 active features a row."""
     from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
 
-    sae = JumpReLUSAE(JumpReLUSAEConfig(d_in=run.shape.d_model, d_sae=run.d_sae, device=str(device), dtype="float32"))
+    sae = JumpReLUSAE(
+        JumpReLUSAEConfig(d_in=run.config.hidden_size, d_sae=run.d_sae, device=str(device), dtype="float32")
+    )
     with torch.no_grad():
         for weight in (sae.W_enc, sae.W_dec):
-            weight.normal_(std=run.shape.d_model**-0.5)
+            weight.normal_(std=run.config.hidden_size**-0.5)
         sample = torch.from_numpy(rows[:64]).to(device) @ sae.W_enc
         sae.threshold.fill_(torch.topk(sample.flatten(), len(sample) * L0).values[-1].item())
     return sae.eval()
@@ -120,11 +124,11 @@ def extract(
     )
     model = random_model(run, device, getattr(torch, dtype))
     last = [len(row) - 1 for row in ids]
-    activations.streams_of(model, ids[:64], last[:64], params)
+    extraction.streams_of(model, ids[:64], last[:64], params)
     if device.type != "cuda":
-        return *timed(lambda: activations.streams_of(model, ids, last, params)), 0
+        return *timed(lambda: extraction.streams_of(model, ids, last, params)), 0
     torch.cuda.reset_peak_memory_stats()
-    found = timed(lambda: activations.streams_of(model, ids, last, params, progress=True))
+    found = timed(lambda: extraction.streams_of(model, ids, last, params, progress=True))
     return *found, torch.cuda.max_memory_allocated()
 
 
@@ -134,10 +138,11 @@ def measure(run: Run, device: torch.device) -> Measured:
     ids = prompts(run, np.random.default_rng(0))
     rate = doctor.measured_flops_per_s(str(device), dtype, seconds=2.0 if device.type == "cuda" else 0.1)
     streams, seconds, peak = extract(run, ids, device, dtype)
-    flops = sum(shapes.forward_flops(run.shape, max(run.layers) + 1, len(row), len(row)) for row in ids)
+    shape = shapes.shape_of(run.config, max(run.layers) + 1)
+    flops = sum(shapes.forward_flops(shape, len(row), len(row)) for row in ids)
     rows = streams[run.layers[0]]
     sae = random_sae(run, rows, device)
-    encoded, encode_seconds = timed(lambda: features.encode(sae, "random", rows))
+    encoded, encode_seconds = timed(lambda: encoding.encode(sae, "random", rows))
     return Measured(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         product_flops_per_s=rate,

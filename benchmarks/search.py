@@ -12,7 +12,7 @@ import tracemalloc
 import numpy as np
 from scipy import sparse
 
-from sae_transfer import search
+from sae_transfer.probing import search
 
 N_ROWS, D_SAE, L0, FOLDS = 2_000, 131_072, 100, 5
 REPEATS = 3

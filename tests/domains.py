@@ -3,18 +3,20 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from planted import QUICK, SHARED, SPURIOUS, balanced, features, groups_of
-from sae_transfer import probes
-from sae_transfer.generalization import candidates
-from sae_transfer.generalization.candidates import Stream
-from sae_transfer.generalization.domains import Domain, pairs, same_rows
-from sae_transfer.generalization.statistics import few_labels, joined, separability, statistics, with_consensus
-from sae_transfer.probes import Training
-from sae_transfer.transfer import TransferParams, test_set
+from sae_transfer.analyses import candidates
+from sae_transfer.analyses.candidate_statistics import few_labels, separability, statistics
+from sae_transfer.analyses.candidate_table import joined
+from sae_transfer.analyses.candidates import Stream
+from sae_transfer.analyses.domains import Domain, pairs
+from sae_transfer.analyses.generalization import GeneralizationParams
+from sae_transfer.artifacts.features import Directions
+from sae_transfer.probing import residual_probes, sae_probes
+from sae_transfer.probing.evaluations import TransferParams, evaluation_of
+from sae_transfer.probing.rows import Rows
 
 threadpool_limits(1)  # as the stages do: beside other load, threads on matrices this small wait for each other
 
@@ -27,9 +29,8 @@ PLANTED = {
     "d": COMMON | {SPURIOUS: (0.3, 0.3), DENSE: (0.05, 0.4)},
 }
 DECODER = np.random.default_rng(7).normal(size=(D, WIDTH)) / np.sqrt(WIDTH)
-DIRECTIONS = (np.arange(D), DECODER)
-FEW, DRAWS = (16, 64), 4
-TransferParams.__test__ = False  # type: ignore[attr-defined]
+DIRECTIONS = Directions(np.arange(D), DECODER, DECODER, "batchtopk")
+FEW = GeneralizationParams(few_labels=(16, 64), draws=4)
 
 
 def rows(rng, n, planted, xor=False):
@@ -46,17 +47,22 @@ def rows(rng, n, planted, xor=False):
 def domain(name, seed, planted, *, xor=False, n=200, n_test=160, resamples=1000):
     rng = np.random.default_rng(seed)
     train, unseen = (rows(rng, size, planted, xor) for size in (n, n_test))
-    prompts = frozenset(f"{name} {i}" for i in range(n + n_test))
-    return fitted(name, Training(*train), unseen, prompts, resamples)
+    return fitted(name, Rows(*train), unseen, resamples)
 
 
-def fitted(name, train, unseen, prompts, resamples=1000):
+def fitted(name, train, unseen, resamples=1000):
     """The domain after the standard procedure ran on its training rows."""
     X, labels, groups = unseen
-    test = test_set(labels, groups, name, 0, TransferParams(resamples=resamples))
-    found = [probe for probe in probes.sparse_probes(train, 0, QUICK) if probe.selected]
+    test = evaluation_of(labels, groups, name, 0, TransferParams(resamples=resamples))
+    found = [probe for probe in sae_probes.sparse_probes(train, 0, QUICK) if probe.selected]
     found = [replace(probe, n_train=len(train), cv_auc=0.9) for probe in found]
-    return Domain(name, train, X, test, prompts, probes.ranked(train, 0, QUICK), *found)
+    return Domain(name, frozenset([name]), train, X, test, sae_probes.ranked(train, 0, QUICK), *found)
+
+
+def again(domain):
+    """(the domain, its rows under another name)"""
+    names = frozenset([domain.name, f"{domain.name} again"])
+    return replace(domain, names=names), replace(domain, names=names, name=f"{domain.name} again")
 
 
 def world(seed=0, names="abcd", **options):
@@ -79,53 +85,49 @@ def stream(domain, seed=0):
     train, unseen = (
         (X @ DECODER + 0.1 * rng.normal(size=(X.shape[0], WIDTH))) for X in (domain.train.X, domain.unseen)
     )
-    dense = Training(train, domain.train.labels, domain.train.groups)
-    residual = probes.residual(dense, 0, QUICK)[0]
-    return Stream(train, unseen, residual, probes.mean_difference(dense, 0, QUICK)[0])
+    dense = Rows(train, domain.train.labels, domain.train.groups)
+    residual = residual_probes.residual(dense, 0, QUICK)[0]
+    return Stream(dense, unseen, residual, residual_probes.mean_difference(dense, 0, QUICK)[0])
 
 
 def resamples(domains, n=6):
-    """What the bootstrap of A's groups found: train, resample, rank, feature."""
-    tables = []
+    """What the bootstrap of A's groups found, by domain: the features of each sample, best first."""
+    best = {}
     for each in domains:
+        names, best[each.name] = np.unique(each.train.groups), []
         for i in range(n):
-            names = np.unique(each.train.groups)
             drawn = np.random.default_rng(i).choice(names, len(names))
-            again = each.train.rows(np.concatenate([np.flatnonzero(each.train.groups == name) for name in drawn]))
-            ids = probes.ranked(again, 0, QUICK).feature_ids
-            tables.append(
-                pd.DataFrame({"train": each.name, "resample": i, "rank": np.arange(len(ids)) + 1, "feature": ids})
-            )
-    return pd.concat(tables, ignore_index=True)
+            sample = each.train.take(np.concatenate([np.flatnonzero(each.train.groups == name) for name in drawn]))
+            best[each.name].append(sae_probes.ranked(sample, 0, QUICK).feature_ids)
+    return best
 
 
 def table(domains, best, streams=None, whole_probes=True):
     """Everything that is known of A's candidates for every B."""
     streams = streams or {each.name: stream(each) for each in domains}
-    few = {each.name: few_labels(each, FEW, DRAWS, 0) for each in domains}
+    few = {each.name: few_labels(each, FEW, 0) for each in domains}
     made = {}
     for a in domains:
-        frequency = candidates.selection_frequency(best, a.name, 3)
+        frequency = candidates.selection_frequency(best[a.name], 3)
         single = candidates.features(a, domains, DIRECTIONS, frequency, np.random.default_rng(0))
         made[a.name] = [single]
         if whole_probes:
             made[a.name].append(candidates.whole_probes(a, domains, streams, DIRECTIONS))
 
     def apart(a, b):
-        first, second = (Training(streams[d.name].rows, d.train.labels, d.train.groups) for d in (a, b))
-        return separability(first, second, 3, 0)
+        return separability(streams[a.name].train, streams[b.name].train, 3, 0)
 
     found = [
         statistics(one, a, b, domains, streams, few[b.name], apart(a, b))
         for a, b in pairs(domains)
-        if not same_rows(a, b)
+        if not a.same_rows(b)
         for one in made[a.name]
     ]
-    return with_consensus(joined(found))
+    return joined(found, twins(domains))
 
 
 def twins(domains):
-    return {a.name: frozenset(b.name for b in domains if same_rows(a, b)) for a in domains}
+    return {a.name: a.names for a in domains}
 
 
 def relabelled(domain, part, seed=0):
@@ -135,4 +137,4 @@ def relabelled(domain, part, seed=0):
         return replace(domain, test=replace(domain.test, labels=rng.permutation(domain.test.labels)))
     train = replace(domain.train, labels=rng.permutation(domain.train.labels))
     unseen = domain.unseen, domain.test.labels, domain.test.groups
-    return fitted(domain.name, train, unseen, domain.prompts, len(domain.test.weights))
+    return replace(fitted(domain.name, train, unseen, len(domain.test.weights)), names=domain.names)

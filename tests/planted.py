@@ -3,7 +3,8 @@
 import numpy as np
 from scipy import sparse
 
-from sae_transfer.probes import ProbeParams, Training
+from sae_transfer.probing.probe_params import ProbeParams
+from sae_transfer.probing.rows import Rows
 
 SHARED, SPURIOUS = 17, 42
 QUICK = ProbeParams(n_folds=3, C=(0.01, 1.0), N=(2, 8, 32), top_k=3, repeats=4)
@@ -28,7 +29,7 @@ def features(rng, labels, d=100, density=0.1, planted=None):
 def sae_domain(seed, n=240, d=100, density=0.1, planted=None):
     rng = np.random.default_rng(seed)
     labels = balanced(rng, n)
-    return Training(features(rng, labels, d, density, planted), labels, groups_of(n, 2))
+    return Rows(features(rng, labels, d, density, planted), labels, groups_of(n, 2))
 
 
 def layer_domain(seed, n=240, d=20, direction=None):
@@ -36,4 +37,4 @@ def layer_domain(seed, n=240, d=20, direction=None):
     rng = np.random.default_rng(seed)
     labels = balanced(rng, n)
     shift = np.zeros(d) if direction is None else np.asarray(direction)
-    return Training(rng.normal(size=(n, d)) + np.outer(labels - 0.5, shift), labels, groups_of(n, 2))
+    return Rows(rng.normal(size=(n, d)) + np.outer(labels - 0.5, shift), labels, groups_of(n, 2))

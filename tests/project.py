@@ -1,23 +1,25 @@
 """A small study in a folder of its own, and the commands that a person runs there."""
 
 import hashlib
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
 
+from sae_transfer.pipeline.__main__ import main
+from sae_transfer.pipeline.study import Study
 from sae_transfer.tracking import TrackingParams, location
 
 ROOT = Path(__file__).parents[1]
 TRAINS, SIZES, LAYER, SAE = ("passages", "people"), (60, 40), "layer_3", "narrow_3"
 SPACES = (LAYER, SAE)
-# The stages that look at all datasets and spaces at once.
-ANALYSES = ("similarity", "variations", "calibration", "saes", "oracle_gap", "predictors", "policies")
-ONCE = ("text", "verbal", "length", "regimes", "join", *ANALYSES, "report", "track")
+STAGES = "inputs prepare extract judge encode fit transfer resample analyse report track".split()
 # A proxy that is not there: nothing below may need a network.
 NOWHERE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 
@@ -32,6 +34,7 @@ def small(params):
     params["probe"] |= {"C": [0.01, 1.0], "N": [2, 8], "top_k": 3, "repeats": 20, "matched_n_train": 40}
     params["transfer"]["resamples"] = 200
     params["bootstrap"] = {"resamples": 4, "seeds": 3}
+    params["jobs"] = 1  # so small that starting processes would take longer
     return params
 
 
@@ -62,8 +65,35 @@ class Project:
         assert code == 0, out + error
         return out
 
-    def stage(self, name, *words):
-        return self.run("env", "PYTHONPATH=src", "python", "-m", f"sae_transfer.stages.{name}", *words)
+    def command(self, stage):
+        """A stage as `dvc.yaml` starts it, with the project's own copy of the code."""
+        return self.run("env", "PYTHONPATH=src", "python", "-m", "sae_transfer.pipeline", stage)
+
+    def stage(self, name):
+        """(exit code, stdout, stderr) of a stage in a copy of this process, which has imported what it needs."""
+        process, out, error = self.started(name)
+        process.join(200)
+        return process.exitcode, out.read_text(), error.read_text()
+
+    def started(self, name):
+        import_module("sae_lens")  # what stages import in functions, once for all copies
+        out, error = (self.folder.parent / f"{self.folder.name}.{stream}" for stream in ("out", "error"))
+        process = multiprocessing.get_context("fork").Process(target=self._stage, args=(name, out, error))
+        process.start()
+        return process, out, error
+
+    def _stage(self, name, out, error):
+        os.setsid()
+        os.chdir(self.folder)
+        os.environ.update(self.env)
+        for path, stream in ((out, 1), (error, 2)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+        sys.argv, sys.stdout, sys.stderr = ["stage", name], os.fdopen(1, "w"), os.fdopen(2, "w")
+        main()
+
+    @property
+    def study(self):
+        return Study.open(self.folder)
 
     def edit(self, change):
         """Changes params.yaml."""
@@ -95,11 +125,20 @@ def finished(folder):
     """The demo, small, in this folder after `dvc repro`."""
     made = Project(folder)
     shutil.copytree(ROOT / "src", made.folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("dvc.yaml", "data.dvc", "models.dvc", ".gitignore", ".dvcignore", ".dvc/config", "data/.gitignore"):
+    for name in (
+        "dvc.yaml",
+        "versions.yaml",
+        "data.dvc",
+        "models.dvc",
+        ".gitignore",
+        ".dvcignore",
+        ".dvc/config",
+        "data/.gitignore",
+    ):
         (made.folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, made.folder / name)
     (made.folder / ".dvc/config.local").write_text("[core]\n    check_update = false\n")
-    params = small(yaml.safe_load((ROOT / "params.yaml").read_text()))
+    params = small(yaml.safe_load((ROOT / "presets/demo.yaml").read_text()))
     (made.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     assert made.run("git", "init", "--quiet")[0] == 0
     _bring_data(made)

@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from sae_transfer import stability
-from sae_transfer.probes import Probe
-from sae_transfer.transfer import COLUMNS, TransferParams, cell, describe, reference, repeated_cell, test_set
+from sae_transfer.analyses import stability
+from sae_transfer.probing.evaluations import TransferParams, bootstrapped_auc, evaluation_of
+from sae_transfer.probing.probe import Probe
+from sae_transfer.probing.scoring import cell, describe, repeated_cell
+from sae_transfer.results.transfer_table import TRANSFER
 
 KINDS = ("residual", "mean_difference", "sparse_1", "sparse_n")
 TransferParams.__test__ = False  # type: ignore[attr-defined]
@@ -38,25 +40,25 @@ def table(
             for variation in ("default", *(variations or {}).get(b, ())):
                 labels = np.arange(n_test) % 2
                 groups = np.char.add("g", (np.arange(n_test) % (n_groups or {}).get(b, n_test)).astype(str))
-                test = test_set(labels, groups, b, 0, TransferParams(resamples=resamples))
+                test = evaluation_of(labels, groups, b, 0, TransferParams(resamples=resamples))
                 for a in datasets:
                     where = {"model": "tiny", "layer": layer, "space": space, "sae": sae, "train": a, "test": b}
                     where |= {"in_domain": a == b, "train_variation": "default", "test_variation": variation}
-                    where |= {"condition": "test", "n_test": n_test, "n_groups": test.n_groups}
+                    where |= {"condition": "test", "n_test": n_test, "n_overlap": 0, "n_groups": test.n_groups}
                     rows += [where | row for row in _rows(rng, test, a, strength[a, b], sae, layer, top_k, sizes)]
                 if not sae and layer == layers[0]:
                     rows += _without_layer(test, b, datasets, variation)
-    return pd.DataFrame(rows)[list(COLUMNS)].astype({"layer": "Int64"})
+    return TRANSFER.frame(rows).astype({"layer": "Int64"})
 
 
 def _without_layer(test, b, datasets, variation):
     """The spaces `text` and `verbal`, whose rows have no layer."""
     rng = np.random.default_rng(1)
     where = {"model": "tiny", "layer": pd.NA, "sae": "", "test": b, "train_variation": "default", "condition": "test"}
-    where |= {"test_variation": variation, "n_test": len(test.labels), "n_groups": test.n_groups}
+    where |= {"test_variation": variation, "n_test": len(test.labels), "n_overlap": 0, "n_groups": test.n_groups}
     for a in datasets:
         for family in ("tfidf", "length", "overlap"):
-            probe = Probe("text", family, np.ones(1), 0.0, C=0.1, cv_auc=0.6, n_train=240, reads=family)
+            probe = Probe("text", family, np.ones(1), 0.0, C=0.1, cv_auc=0.6, n_train=240, input=family)
             here = where | {"space": "text", "train": a, "in_domain": a == b}
             yield here | describe(probe) | cell(probe, rng.normal(size=len(test.labels)), test, None)
     verbal = Probe("verbal", "verbal", np.ones(1), 0.0)
@@ -67,11 +69,11 @@ def _without_layer(test, b, datasets, variation):
 def bootstrap_tables(transfer: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The spread of the AUC of every probe under B's own template, and a feature that is always selected first."""
     own = transfer[(transfer["probe"] != "shuffled_labels") & (transfer["test_variation"] == "default")]
-    spread = pd.concat([own.assign(varied=varied) for varied in ("groups", "sample")])
+    spread = pd.concat([own.assign(resampling=name) for name in ("bootstrap", "half_sample")])
     spread = spread.assign(resamples=20, auc_mean=spread["auc"], auc_sd=0.01, reason="")
-    stable = {"feature": 1, "varied": "groups", "resamples": 20, "rank": 1, "selected_first": 1.0, "reason": ""}
+    stable = {"feature": 1, "resampling": "bootstrap", "resamples": 20, "rank": 1, "selected_first": 1.0, "reason": ""}
     features = own[own["rank"] == 1].drop_duplicates(["space", "train"]).assign(**stable)
-    return spread[list(stability.COLUMNS)], features.reindex(columns=list(stability.FEATURE_COLUMNS))
+    return spread[stability.BOOTSTRAP.names], features.reindex(columns=stability.BOOTSTRAP_FEATURES.names)
 
 
 def _rows(rng, test, train, strength, sae, layer, top_k, sizes):
@@ -81,7 +83,7 @@ def _rows(rng, test, train, strength, sae, layer, top_k, sizes):
         own = 0.6 * noise + 0.8 * rng.normal(size=len(noise))
         return own + power * strength * (2 * test.labels - 1) * (0.8 + 0.1 * layer)
 
-    against = reference(scores(1.0), test)
+    against = bootstrapped_auc(scores(1.0), test)
     one = np.ones(1)
     if not sae:
         found = [

@@ -4,30 +4,38 @@ import sys
 
 import typer
 
-from sae_transfer.cli import compare, data, machine, preset, score, study, sweep, ui
-from sae_transfer.records import UserError
+from sae_transfer.cli import (
+    compare_command,
+    data_commands,
+    doctor_command,
+    preset_commands,
+    score_command,
+    study_commands,
+    sweep_commands,
+    ui_command,
+)
+from sae_transfer.core.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-app.command()(study.check)
-app.command()(study.prune)
-app.command()(study.summary)
-app.command()(compare.compare)
-app.command()(score.score)
-app.command()(sweep.sweep)
-app.command()(sweep.dashboard)
-app.command()(machine.doctor)
-app.command()(ui.ui)
+app.command()(study_commands.check)
+app.command()(study_commands.summary)
+app.command()(compare_command.compare)
+app.command()(score_command.score)
+app.command()(sweep_commands.sweep)
+app.command()(sweep_commands.dashboard)
+app.command()(doctor_command.doctor)
+app.command()(ui_command.ui)
 
 data_app = typer.Typer(no_args_is_help=True, help="Datasets under data/.")
-data_app.command()(data.generate)
-data_app.command()(data.fetch)
-data_app.command()(data.check)
+data_app.command()(data_commands.generate)
+data_app.command()(data_commands.fetch)
+data_app.command()(data_commands.check)
 app.add_typer(data_app, name="data")
 
 preset_app = typer.Typer(no_args_is_help=True, help="Whole studies to start from: presets/NAME.yaml.")
-preset_app.command("list")(preset.show)
-preset_app.command()(preset.use)
-preset_app.command()(preset.pin)
+preset_app.command("list")(preset_commands.show)
+preset_app.command()(preset_commands.use)
+preset_app.command()(preset_commands.pin)
 app.add_typer(preset_app, name="preset")
 
 

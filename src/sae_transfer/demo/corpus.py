@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
+from sae_transfer.data.prompt_templates import DEMO_TEMPLATES
 from sae_transfer.demo.world import DOMAINS, Question, Scene, scenes
-from sae_transfer.prompts import DEMO_TEMPLATES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from random import Random
 
+from sae_transfer.core.randomness import stable_hash
+from sae_transfer.data.example import ANSWERABLE, UNANSWERABLE, Example
 from sae_transfer.demo.world import Question, scenes
-from sae_transfer.records import ANSWERABLE, UNANSWERABLE, Row, stable_hash
 
 
-def generate(domain: str, n: int, seed: int) -> list[Row]:
+def generate(domain: str, n: int, seed: int) -> list[Example]:
     """Balanced rows of one domain: one answerable and one unanswerable question about each of n/2 contexts.
 
     The kind of question (which attribute, which role) is drawn evenly for either label, so that it says little.
     """
     rng = Random(stable_hash(seed, "demo dataset", domain))
-    rows: list[Row] = []
+    rows: list[Example] = []
     seen = set[str]()
     for scene in scenes(domain, rng, held_out=True):
         pair = [_pick(scene.questions, label, rng) for label in (ANSWERABLE, UNANSWERABLE)]
@@ -24,7 +25,7 @@ def generate(domain: str, n: int, seed: int) -> list[Row]:
             assert question is not None
             answer = question.answer if question.label == ANSWERABLE else None
             id_ = f"{len(rows)}"
-            rows.append(Row(id_, scene.group, scene.context, question.text, question.label, answer, domain))
+            rows.append(Example(id_, scene.group, scene.context, question.text, question.label, answer, domain))
         if len(rows) >= n:
             return rows
     raise AssertionError("scenes never end")

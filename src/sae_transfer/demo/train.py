@@ -6,9 +6,9 @@ from pathlib import Path
 
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-from sae_transfer.demo import corpus, model, saes
-from sae_transfer.prompts import DEMO_TEMPLATES
-from sae_transfer.store import write_json
+from sae_transfer.core.files import write_json
+from sae_transfer.data.prompt_templates import DEMO_TEMPLATES
+from sae_transfer.demo import corpus, demo_model, demo_saes
 
 FOLDER = Path("models/demo")
 WORK = Path("models/.training")
@@ -16,15 +16,15 @@ WORK = Path("models/.training")
 
 def main() -> None:
     tokenizer = corpus.build_tokenizer()
-    language_model = model.train(WORK / "model.pt", tokenizer)
+    language_model = demo_model.train(WORK / "model.pt", tokenizer)
     language_model.save_pretrained(FOLDER / "model")
     tokenizer.save_pretrained(FOLDER / "model")
     accuracies = {
-        name: model.accuracy(language_model, tokenizer, 1000, templates)
+        name: demo_model.accuracy(language_model, tokenizer, 1000, templates)
         for name, templates in (("default template", ["default"]), ("all templates", sorted(DEMO_TEMPLATES)))
     }
     for name, table in accuracies.items():
-        print(f"{name}: {model.table(table)}")
+        print(f"{name}: {demo_model.table(table)}")
     write_json(FOLDER / "accuracy.json", accuracies)
     train_saes(language_model, tokenizer)
 
@@ -34,17 +34,18 @@ def train_saes(language_model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizer
     weights = hashlib.sha256((FOLDER / "model" / "model.safetensors").read_bytes()).hexdigest()
     finished = WORK / f"saes-{weights[:16]}"
     training, held_out = (
-        saes.prompts(n, held_out=kept) for n, kept in ((saes.TRAINING_PROMPTS, False), (saes.HELD_OUT_PROMPTS, True))
+        demo_saes.prompts(n, held_out=kept)
+        for n, kept in ((demo_saes.TRAINING_PROMPTS, False), (demo_saes.HELD_OUT_PROMPTS, True))
     )
     report = {}
-    for name, recipe in saes.RECIPES.items():
+    for name, recipe in demo_saes.RECIPES.items():
         if not (finished / name).exists():
-            data = saes.streams(language_model, tokenizer, recipe.layer, training)
-            saes.train(recipe, data, finished / f"{name}.tmp")
+            data = demo_saes.streams(language_model, tokenizer, recipe.layer, training)
+            demo_saes.train(recipe, data, finished / f"{name}.tmp")
             (finished / f"{name}.tmp").rename(finished / name)
         shutil.copytree(finished / name, FOLDER / "saes" / name, dirs_exist_ok=True)
-        unseen = saes.streams(language_model, tokenizer, recipe.layer, held_out)
-        report[name] = saes.quality(recipe, name, FOLDER / "saes" / name, unseen)
+        unseen = demo_saes.streams(language_model, tokenizer, recipe.layer, held_out)
+        report[name] = demo_saes.quality(recipe, name, FOLDER / "saes" / name, unseen)
         print(name, report[name], flush=True)
     write_json(FOLDER / "saes.json", report)
 

@@ -1,6 +1,6 @@
 """Which features: the best of each training set, what they are worth everywhere, and the prompts behind them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sae_transfer import cells, neuronpedia
-from sae_transfer.report.heatmaps import exact, square
+from sae_transfer.report.heatmap_tables import exact, square
+from sae_transfer.results import cells
 
 SHOWN_RANKS, EXAMPLES, LONGEST = 3, 3, 400  # characters
 
@@ -32,17 +32,14 @@ class Behaviour:
 
     `density` is the share of A's training rows on which a feature fires, by (A, feature); `active` has, by feature, the
     prompts of all datasets on which it fires most; `wrong`, by (A, rank), test prompts that its 1-sparse probe gets
-    most wrong, in domain and out of domain. `neuronpedia_id` is the SAE's id there, empty
-    where it has none.
+    most wrong, in domain and out of domain. `links` are the addresses of pages about
+    features, empty where there is none.
     """
 
     density: Mapping[tuple[str, int], float] = field(default_factory=dict)
     active: Mapping[int, Sequence[Example]] = field(default_factory=dict)
     wrong: Mapping[tuple[str, int], Sequence[Example]] = field(default_factory=dict)
-    neuronpedia_id: str = ""
-
-    def link(self, feature: int) -> str:
-        return neuronpedia.link(self.neuronpedia_id, feature)
+    links: Mapping[int, str] = field(default_factory=dict)
 
 
 def shown(table: pd.DataFrame, sae: str) -> dict[str, list[int]]:
@@ -56,7 +53,7 @@ def behaviour(
     prompts: Mapping[str, pd.DataFrame],
     scores: pd.DataFrame,
     best: Mapping[str, Sequence[int]],
-    neuronpedia_id: str = "",
+    link: Callable[[int], str] = lambda feature: "",
 ) -> Behaviour:
     """What the report tells of an SAE's best features.
 
@@ -65,7 +62,7 @@ def behaviour(
         prompts: by dataset, its prompt table; the rows of its first variation are looked at.
         scores: the SAE's table of scores.
         best: as `shown` gives it.
-        neuronpedia_id: the SAE's id on Neuronpedia, empty where it has none.
+        link: the address of a page about a feature, empty where there is none.
     """
     own = {name: (table["variation"] == table["variation"].iloc[0]).to_numpy() for name, table in prompts.items()}
     train = {name: own[name] & (table["split"] == "train").to_numpy() for name, table in prompts.items()}
@@ -80,7 +77,8 @@ def behaviour(
     leading = sorted({feature for chosen in best.values() for feature in chosen[:SHOWN_RANKS]})
     columns = sparse.vstack([features[name][own[name]][:, leading] for name in prompts], format="csc")
     active = {feature: _most_active(columns[:, [i]], texts) for i, feature in enumerate(leading)}
-    return Behaviour(density, active, _wrong(scores, prompts), neuronpedia_id)
+    links = {feature: link(feature) for chosen in best.values() for feature in chosen}
+    return Behaviour(density, active, _wrong(scores, prompts), links)
 
 
 def _most_active(column: Any, texts: pd.DataFrame) -> list[Example]:
@@ -142,7 +140,7 @@ def listed(table: pd.DataFrame, sae: str, facts: Behaviour) -> dict[str, Any]:
                 "train": row["train"],
                 "rank": row["rank"],
                 "feature": feature,
-                "link": facts.link(feature),
+                "link": facts.links.get(feature, ""),
                 "cv_auc": row["cv_auc"],
                 "density": facts.density.get((row["train"], feature), np.nan),
                 "squares": [square(value, "auc", exact(value, "AUC")) for value in values],

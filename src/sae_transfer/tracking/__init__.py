@@ -1,13 +1,13 @@
 """Results projected into MLflow. The only home of mlflow, which is imported inside functions: it takes seconds.
 
-`results/` is the truth; MLflow is read only to see what is there already. `contents` says what each run holds, `plan`
-compares that with the store (pure functions), `projection` carries it out, `client` and `bulk` talk to MLflow.
+`results/` is the truth; MLflow is read only to see what is there already. `contents` and `tables` say what each run
+holds (pure functions), `projection` brings the store to it, `store` talks to MLflow through its public client.
 """
 
-from sae_transfer.config import Params
+from sae_transfer.core.params_section import ParamsSection
 
 
-class TrackingParams(Params):
+class TrackingParams(ParamsSection):
     """Section `tracking` of the params. Without a `uri`, runs go to mlruns/ in the project's root."""
 
     uri: str | None = None

@@ -4,36 +4,37 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
-from sae_transfer import cells
+from sae_transfer.probing import kinds
+from sae_transfer.results import cells
 
-FORMAT = 1  # part of every fingerprint: a change of what runs say makes new ones
-ROLES = ("probe", "baseline", "control")  # in the order of the lists
-SHOWN_FEATURES = 10  # a tag holds the first few; the table artifact has all
-IN_PARAMS = "model layer space sae train test in_domain probe family key".split()  # the same in all of a cell's rows
-OF_TEST = ("test", "n_test", "n_groups")
-NOT_PARAMS = ("in_domain", "condition", "selected", "feature_ids", "probe")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """An input of a run; `digest` is its md5 in DVC, `context` its role."""
-
-    name: str
-    digest: str
-    source: str
-    context: str
+FORMAT = 2  # part of every fingerprint: a change of what runs say makes new ones
+HEADLINE = (
+    *((key, name) for key in ("residual", "sparse_1", "sparse_n") for name in ("auc_in_domain", "auc_ood")),
+    *((key, "share_beats_residual") for key in ("sparse_1", "sparse_n")),
+    *((key, "auc_ood") for key in ("mean_difference", "target_trained_sparse_1", "text_tfidf")),
+    ("verbal", "auc_in_domain"),
+)
+"""What the parent run shows of results/metrics.json: (kind of probe, number), as the mean over its spaces."""
+IDENTITY = "model layer space sae train test in_domain train_variation test_variation n_train n_test n_groups".split()
+CHOICES = ("n_features", "C")  # what A's training rows chose for a probe
+METRICS = "auc auc_low auc_high accuracy delta_residual delta_residual_low delta_residual_high".split()
+BESIDE = {"residual": ("layer", "train", "test"), "text_tfidf": ("train", "test"), "verbal": ("test",)}
+"""Probes of other spaces that a reader compares a run with, and what they have in common with it."""
+IN_PARAMS = "model layer space sae train test in_domain probe family".split()  # no columns of a run's own table
+MOST_FEATURES = 900  # a tag holds 8,000 characters; the table has all
 
 
 @dataclass(frozen=True)
 class Content:
-    """All that a run says. `tables` are artifacts by file name: JSON text in pandas' split orientation.
+    """All that a run says. `tables` (JSON text in pandas' split orientation) and `files` are artifacts by name.
 
     `origin` (commit, stage, its md5) is told too, but is no part of the fingerprint: the same numbers from another
     commit are the same run.
@@ -42,133 +43,23 @@ class Content:
     name: str
     params: Mapping[str, str]
     metrics: Mapping[str, float]
-    tags: Mapping[str, str]
+    tags: Mapping[str, str] = field(default_factory=dict)
     status: str = "FINISHED"
-    datasets: tuple[Dataset, ...] = ()
     tables: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> str:
-        content = {key: value for key, value in asdict(self).items() if key != "origin"}
-        return digest([FORMAT, content])
-
-
-@dataclass(frozen=True)
-class Family:
-    """The cells of one probe kind trained on one A in one space, one for each B: a row of the train x test matrix."""
-
-    name: str
-    params: Mapping[str, str]
-    cells: tuple[Content, ...]
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return digest([FORMAT, self.name, [cell.fingerprint for cell in self.cells]])
+        return digest([FORMAT, {name: value for name, value in vars(self).items() if name != "origin"}])
 
 
 def digest(value: Any) -> str:
-    return hashlib.md5(json.dumps(value, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
+    return _md5(json.dumps(value, sort_keys=True, default=_md5).encode())
 
 
-def families(
-    table: pd.DataFrame,
-    shared: Mapping[str, Mapping[str, str]],
-    datasets: Mapping[str, tuple[str, str]],
-    features: Mapping[tuple[str, str, str], pd.DataFrame],
-    origins: Mapping[str, Mapping[str, str]],
-) -> Iterator[Family]:
-    """The runs of a study, grouped by (space, A, kind of probe): baselines, then controls after all others.
-
-    Args:
-        table: the transfer table of every space.
-        shared: params by space that the table lacks (what identifies the model and the SAE).
-        datasets: (md5, path) by name.
-        features: tables of features by (space, A, key), for the kinds that have one.
-        origins: tags by space that say where its numbers were made.
-    """
-    settings = _all_settings(table)
-    ordered = cells.headline(table).sort_values("probe", key=_places, kind="stable")
-    for place, rows in ordered.groupby(["space", "train", "key"], sort=False):
-        space, train, key = map(str, place)
-        listed = features.get((space, train, key))
-        tables = {} if listed is None else {"features.json": as_json(listed)}
-        made = tuple(
-            _cell(
-                row,
-                shared[space],
-                datasets,
-                {"all_settings.json": settings[space, train, row["test"], key]} | tables,
-                origins[space],
-            )
-            for row in rows.to_dict("records")
-        )
-        yield Family(plain(f"{space}_{key}_{train}"), _shared(made), made)
-
-
-def _places(probes: pd.Series) -> pd.Series:
-    return probes.map(lambda probe: ROLES.index(cells.role(probe)))
-
-
-def _shared(made: tuple[Content, ...]) -> dict[str, str]:
-    """The params that say the same in all cells, other than those of the test set."""
-    same = set.intersection(*(set(cell.params.items()) for cell in made))
-    return {name: value for name, value in made[0].params.items() if (name, value) in same and name not in OF_TEST}
-
-
-def _all_settings(table: pd.DataFrame) -> dict[Any, str]:
-    """By (space, A, B, key): every rank, N, size and template, not only those that the training data chose."""
-    keyed = cells.keyed(table).reset_index(drop=True)
-    shown = [column for column in keyed.columns if column not in IN_PARAMS]
-    values = keyed[shown].astype(object).where(keyed[shown].notna(), None).to_numpy().tolist()
-    parts = keyed.groupby(["space", "train", "test", "key"], sort=False).indices
-    # json.dumps: pandas' own takes 5 ms a table
-    return {
-        place: json.dumps({"columns": shown, "data": [values[row] for row in rows]}) for place, rows in parts.items()
-    }
-
-
-def _cell(
-    row: Mapping[Any, Any],
-    shared: Mapping[str, str],
-    datasets: Mapping[str, tuple[str, str]],
-    tables: Mapping[str, str],
-    origin: Mapping[str, str],
-) -> Content:
-    names = list(row)
-    start = names.index("auc")  # before it: what identifies the row; from it on: what was measured
-    identity = {name: row[name] for name in names[:start] if name not in NOT_PARAMS}
-    measured = {name: row[name] for name in names[start:] if name != "key"}
-    metrics = {name: float(value) for name, value in measured.items() if _is_number(value)}
-    told = {name: str(value) for name, value in measured.items() if isinstance(value, str | bool) and value != ""}
-    ids = str(row["feature_ids"]).split()
-    pair = f"{row['train']} \N{RIGHTWARDS ARROW} {row['test']}"
-    return Content(
-        name=f"{pair} \N{MIDDLE DOT} {row['key']} \N{MIDDLE DOT} {row['space']}",
-        params={name: _text(value) for name, value in identity.items() if _is_told(value)}
-        | {"probe": row["key"]}
-        | dict(shared),
-        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
-        tags=told
-        | {"domain": "in domain" if row["in_domain"] else "OOD"}
-        | {"role": cells.role(row["probe"])}
-        | ({"top_features": " ".join(ids[:SHOWN_FEATURES])} if ids else {}),
-        datasets=_inputs(row, datasets),
-        tables=tables,
-        origin=origin,
-    )
-
-
-def _inputs(row: Mapping[Any, Any], datasets: Mapping[str, tuple[str, str]]) -> tuple[Dataset, ...]:
-    """What was read: the model's own words train on nothing, what `uses_target` on B and never on A."""
-    train, test = row["train"], row["test"]
-    if row["n_train"] == 0:
-        roles: tuple[tuple[str, str], ...] = ((test, "test"),)
-    elif row["uses_target"] or train == test:  # MLflow keeps one input a dataset
-        roles = ((test, "train and test"),)
-    else:
-        roles = ((train, "train"), (test, "test"))
-    return tuple(Dataset(name, *datasets[name], role) for name, role in roles if name in datasets)
+def _md5(value: bytes) -> str:
+    return hashlib.md5(value, usedforsecurity=False).hexdigest()
 
 
 def study(
@@ -176,50 +67,123 @@ def study(
     params: Mapping[str, Any],
     numbers: Mapping[str, Any],
     tables: Mapping[str, pd.DataFrame],
-    figures: str,
+    files: Mapping[str, bytes],
     origin: Mapping[str, str],
 ) -> Content:
-    """The parent run: the whole params file, the summary of results/metrics.json, and the analyses' tables.
-
-    `figures` is the digest of the figures that it carries.
-    """
-    metrics = {plain("/".join(place), "/"): float(value) for place, value in leaves(numbers) if value is not None}
+    """The parent run: the whole params file, the headline of the `numbers` of results/metrics.json, tables, files."""
     settings = {key: value for key, value in params.items() if key != "tracking"}  # its URI may hold a password
+    found = [(place[1:], value) for place, value in _leaves(numbers) if isinstance(value, int | float)]
+    values = {place: [value for other, value in found if other == place] for place in HEADLINE}
     return Content(
         name=f"{name}: {params['model']['name']}",
-        params={plain(".".join(place), "/"): _text(value) for place, value in leaves(settings)},
-        metrics=metrics,
-        tags={"figures_md5": figures},
-        tables={f"{file}.json": as_json(table) for file, table in tables.items()},
+        params={plain(".".join(place)): _text(value) for place, value in _leaves(settings)},
+        metrics={".".join(place): fmean(several) for place, several in values.items() if several},
+        tables={f"{file}.json": _as_json(table) for file, table in tables.items()},
+        files=files,
         origin=origin,
     )
 
 
-def leaves(values: Mapping[str, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def transfer_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The transfer table as the parent run shows it, short enough to open at once."""
+    return cells.headline(table)[["space", "key", "train", "test", "n_train", "n_test", *METRICS, "feature_ids"]]
+
+
+def cell_runs(
+    table: pd.DataFrame,
+    shared: Mapping[str, Mapping[str, str]],
+    hashes: Mapping[str, str],
+    features: Mapping[tuple[str, str], Mapping[str, pd.DataFrame]],
+    origin: Mapping[str, str],
+) -> Iterator[Content]:
+    """One run for each (space, A, B), in the table's order.
+
+    Args:
+        table: the transfer table of every space.
+        shared: params by space that the table lacks (what identifies the model and the SAE).
+        hashes: of the datasets' files, by name.
+        features: by (space, A), then by kind of probe, what its features are.
+        origin: tags that say where the numbers were made.
+    """
+    settings = _all_settings(table)
+    listed = {place: {f"{key}_features.json": _as_json(of[key]) for key in of} for place, of in features.items()}
+    rows = cells.headline(table).to_dict("records")
+    others = {_place(row["key"], row): row for row in rows if row["key"] in BESIDE}
+    parts: dict[tuple[str, str, str], list[dict[Any, Any]]] = {}
+    for row in rows:
+        parts.setdefault((row["space"], row["train"], row["test"]), []).append(row)
+    for (space, train, test), own in parts.items():
+        beside = [others[place] for key in BESIDE if (place := _place(key, own[0])) in others]
+        pins = {f"{role}_hash": hashes[name] for role, name in (("train", train), ("test", test)) if name in hashes}
+        artifacts = {**listed.get((space, train), {}), "all_settings.json": settings[space, train, test]}
+        yield _cell(own, beside, {**shared.get(space, {}), **pins}, artifacts, origin)
+
+
+def _place(key: str, row: Mapping[Any, Any]) -> tuple[Any, ...]:
+    return key, *(row[name] for name in BESIDE[key])
+
+
+def _cell(
+    own: Sequence[Mapping[Any, Any]],
+    beside: Sequence[Mapping[Any, Any]],
+    shared: Mapping[str, str],
+    tables: Mapping[str, str],
+    origin: Mapping[str, str],
+) -> Content:
+    probes = [row for row in own if kinds.role(row["probe"]) == "probe"]
+    about = (probes or own)[0]  # others may have read B's rows and not A's
+    choices = {f"{row['key']}.{name}": row[name] or None for row in probes for name in CHOICES}  # 0 features: dense
+    ids = {row["key"]: row["feature_ids"].split()[:MOST_FEATURES] for row in probes}
+    params = {name: about[name] for name in IDENTITY} | choices
+    metrics = {f"{row['key']}.{name}": float(row[name]) for row in (*beside, *own) for name in METRICS}
+    return Content(
+        name=f"{about['space']}: {about['train']} \N{RIGHTWARDS ARROW} {about['test']}",
+        params={name: _text(value) for name, value in params.items() if value != "" and not pd.isna(value)}
+        | dict(shared),
+        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
+        tags={"domain": "in domain" if about["in_domain"] else "OOD", "role": kinds.role(about["probe"])}
+        | {f"{key}.features": _searchable(listed) for key, listed in ids.items() if listed},
+        tables=tables,
+        origin=origin,
+    )
+
+
+def _searchable(ids: Sequence[str]) -> str:
+    """One id as it is; several with a space at both ends, so that `LIKE "% 17 %"` finds 17 and not 170."""
+    return ids[0] if len(ids) == 1 else f" {' '.join(ids)} "
+
+
+def _all_settings(table: pd.DataFrame) -> dict[Any, str]:
+    """By (space, A, B): every rank, N, size and template, not only those that the training data chose."""
+    keyed = cells.keyed(table).reset_index(drop=True)
+    shown = ["key", *(column for column in table.columns if column not in IN_PARAMS)]
+    values = _rows(keyed[shown])
+    parts = keyed.groupby(["space", "train", "test"], sort=False).indices
+    return {
+        place: json.dumps({"columns": shown, "data": [values[row] for row in rows]}) for place, rows in parts.items()
+    }
+
+
+def _as_json(table: pd.DataFrame) -> str:
+    """The table as MLflow's UI reads it; missing values are null. pandas' own way takes twice as long."""
+    return json.dumps({"columns": list(table.columns), "data": _rows(table)})
+
+
+def _rows(table: pd.DataFrame) -> list[list[Any]]:
+    values: list[list[Any]] = table.astype(object).where(table.notna(), None).to_numpy().tolist()
+    return values
+
+
+def _leaves(values: Mapping[str, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """(names, value) of every value of nested mappings."""
     for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, (*place, str(name)))
-        else:
-            yield (*place, str(name)), value
+        here = (*place, str(name))
+        yield from _leaves(value, here) if isinstance(value, Mapping) else [(here, value)]
 
 
-def as_json(table: pd.DataFrame) -> str:
-    """The table as MLflow's UI reads it; missing values are null."""
-    return table.to_json(orient="split", index=False, double_precision=6)
-
-
-def plain(name: str, also: str = "") -> str:
+def plain(name: str) -> str:
     """The name with `_` for each character that MLflow's names refuse."""
-    return re.sub(rf"[^\w.\- {also}]" if also else r"[^\w\-]", "_", name)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_told(value: Any) -> bool:
-    return bool(value != "" and not pd.isna(value))
+    return re.sub(r"[^\w.\-]", "_", name)
 
 
 def _text(value: Any) -> str:

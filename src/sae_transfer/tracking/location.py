@@ -1,20 +1,28 @@
 """Which store runs go to, opened for one process at a time; what is wrong with it in one line."""
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sae_transfer.records import UserError
+from sae_transfer.core.errors import UserError
 from sae_transfer.tracking import TrackingParams
-from sae_transfer.tracking.client import Store
+from sae_transfer.tracking.store import Store
 
 FOLDER = Path("mlruns")
 WAIT = 600  # seconds for another track or sweep to end
-AGAIN = "run the same command again"
 PATIENCE = 5  # seconds for another program to finish its writing
+AGAIN, ANEW = "run the same command again", "delete it, `dvc repro` makes it anew from results/"
+REMEDIES = {  # by what SQLite or MLflow says
+    "locked": f"another program writes to it; close that and {AGAIN}",
+    "readonly|unable to open": f"read-only; make it and its folder writable and {AGAIN}",
+    "out-of-date database schema|Can't locate revision": f"of another version of MLflow; {ANEW}",
+    "not a database|malformed": f"damaged; {ANEW}",
+    "": f"results/ and studies/ are whole, {AGAIN}",
+}
 
 
 def root() -> Path:
@@ -48,12 +56,10 @@ def opened(params: TrackingParams, folder: Path | None = None) -> Iterator[Store
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".track.lock", timeout=WAIT):
-            if uri is None:
-                check_file(folder / "mlflow.db")
+            if uri is None or uri.startswith("sqlite:///"):
+                check_file(Path((uri or where).removeprefix("sqlite:///")))
             elif uri.startswith("http"):
                 _check_server(uri, where)
-            elif uri.startswith("sqlite:///"):
-                check_file(Path(uri.removeprefix("sqlite:///")))
             with _failures_told(where):
                 yield Store(params.experiment, folder, uri)
     except Timeout:
@@ -71,14 +77,7 @@ def check_file(path: Path) -> None:
             connection.execute("BEGIN IMMEDIATE")
             connection.rollback()
     except sqlite3.DatabaseError as error:
-        told = str(error)
-        if "locked" in told:
-            remedy = f"another program writes to it; close that and {AGAIN}"
-        elif "readonly" in told or "unable to open" in told:
-            remedy = f"read-only; make it and its folder writable and {AGAIN}"
-        else:
-            remedy = f"damaged ({told}); delete it, `dvc repro` makes it anew from results/"
-        raise UserError(f"{path}: {remedy}") from None
+        raise _told(str(path), error) from None
 
 
 def _check_server(uri: str, where: str) -> None:
@@ -102,16 +101,13 @@ def _failures_told(where: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        told = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        if "out-of-date database schema" in told or "Can't locate revision" in told:
-            remedy = "of another version of MLflow; delete it, `dvc repro` makes it anew from results/"
-        elif "locked" in told:
-            remedy = f"another program writes to it; close that and {AGAIN}"
-        elif "readonly" in told:
-            remedy = f"read-only; make it writable and {AGAIN}"
-        else:
-            remedy = f"{told[:300]}; results/ and studies/ are whole, {AGAIN}"
-        raise UserError(f"{where}: {remedy}") from error
+        raise _told(where, error) from error
+
+
+def _told(where: str, error: Exception) -> UserError:
+    cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    remedy = next(remedy for words, remedy in REMEDIES.items() if re.search(words, cause))
+    return UserError(f"{where}: {remedy} ({cause[:300]})")
 
 
 def _without_password(uri: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from sae_transfer.records import UserError
+from sae_transfer.core.errors import UserError
 from sae_transfer.tracking.contents import digest
 
 UNKNOWN = "not in dvc.lock"
@@ -17,13 +17,10 @@ class Lock:
     """dvc.lock: the md5 of every file that a stage read or wrote, and which stage wrote it."""
 
     def __init__(self, stages: Mapping[str, Any]) -> None:
-        self.md5s: dict[str, str] = {}
-        self.makers: dict[str, str] = {}
         self.stages = stages
-        for name, stage in stages.items():
-            for kind in ("deps", "outs"):
-                self.md5s |= {item["path"]: item["md5"] for item in stage.get(kind, []) if "md5" in item}
-            self.makers |= {item["path"]: name for item in stage.get("outs", [])}
+        listed = [item for stage in stages.values() for kind in ("deps", "outs") for item in stage.get(kind, [])]
+        self.md5s: dict[str, str] = {item["path"]: item["md5"] for item in listed if "md5" in item}
+        self.makers = {item["path"]: name for name, stage in stages.items() for item in stage.get("outs", [])}
 
     def md5(self, path: str | Path) -> str:
         return self.md5s.get(Path(path).as_posix(), UNKNOWN)

@@ -14,7 +14,7 @@ from urllib.error import URLError
 from urllib.parse import quote
 from urllib.request import urlopen
 
-from sae_transfer.records import UserError
+from sae_transfer.core.errors import UserError
 from sae_transfer.tracking import location, view
 
 HOST = "127.0.0.1"
@@ -35,7 +35,7 @@ def serving(folder: Path, port: int) -> Iterator[str]:
         raise UserError(f"{database}: not found; `dvc repro` makes it")
     location.check_file(database)
     _check_port(port)
-    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command = [sys.executable, *f"-m mlflow server --host {HOST} --port {port} --workers 1".split()]
     command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(folder / "artifacts")]
     log = folder / "server.log"
     with log.open("w") as out:
@@ -44,9 +44,7 @@ def serving(folder: Path, port: int) -> Iterator[str]:
             command, stdout=out, stderr=out, env=os.environ | QUIET, start_new_session=True, cwd=folder
         )
     try:
-        address = f"http://{HOST}:{port}"
-        _wait(process, address, log)
-        yield address
+        yield _started(process, f"http://{HOST}:{port}", log)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=30)
@@ -63,12 +61,12 @@ def _check_port(port: int) -> None:
             ) from None
 
 
-def _wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+def _started(process: subprocess.Popen[bytes], address: str, log: Path) -> str:
     deadline = time.monotonic() + START
     while process.poll() is None and time.monotonic() < deadline:
         try:
             with urlopen(f"{address}/health", timeout=5):
-                return
+                return address
         except (URLError, OSError):
             time.sleep(0.1)
     raise UserError(f"MLflow's server did not start; {log} says why")
@@ -76,10 +74,9 @@ def _wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
 
 def shipped_view(address: str, experiment: str) -> str:
     """The link to the experiment's view of the transfer table, or to the server where it has no such experiment."""
+    asked = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(experiment)}"
     try:
-        with urlopen(
-            f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(experiment)}", timeout=30
-        ) as answer:
+        with urlopen(asked, timeout=30) as answer:
             return view.link(address, json.load(answer)["experiment"]["experiment_id"])
     except (URLError, OSError, KeyError, ValueError):
         return address

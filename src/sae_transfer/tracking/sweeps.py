@@ -7,10 +7,10 @@ from typing import Any
 from tqdm import tqdm
 
 from sae_transfer.tracking import TrackingParams, location
-from sae_transfer.tracking.client import Store
 from sae_transfer.tracking.contents import Content, digest
 from sae_transfer.tracking.projection import write
-from sae_transfer.tuning.results import Sweep, Trial, winner
+from sae_transfer.tracking.store import Store
+from sae_transfer.tuning.trials import Sweep, Trial, winner
 
 STATUS = {"complete": "FINISHED", "fail": "FAILED"}  # a trial in another state still runs
 
@@ -30,7 +30,7 @@ def _log_sweep(store: Store, sweep: Sweep) -> None:
     """A run of that name that searched another space is superseded, with its trials."""
     tags, now = {"sweep": sweep.name}, int(time.time() * 1000)
     space = digest([sweep.name, dict(sweep.params)])
-    parent = write(store, tags | {"kind": "sweep"}, {space: _about(sweep)}, now)[space]
+    parent = write(store, tags | {"kind": "sweep"}, {space: _about(sweep)}, now).ids[space]
     # no trial ever changes its number, choice and value, but whether it is chosen
     trials = {
         digest([space, trial.number, trial.state, dict(trial.params), trial.value]): _trial(sweep, trial)
@@ -41,11 +41,9 @@ def _log_sweep(store: Store, sweep: Sweep) -> None:
 
 
 def _about(sweep: Sweep) -> Content:
-    values: dict[str, float] = {"trials": float(len(sweep.complete))}
-    if sweep.complete:
-        values |= _values(winner(sweep))
+    values = {"trials": float(len(sweep.complete))} | (_values(winner(sweep)) if sweep.complete else {})
     about = {"study": sweep.study, "sae": sweep.space, "train": sweep.train, **sweep.params}
-    return Content(f"sweep {sweep.name}", _texts(about), values, {})
+    return Content(f"sweep {sweep.name}", _texts(about), values)
 
 
 def _trial(sweep: Sweep, trial: Trial) -> Content:
@@ -59,9 +57,7 @@ def _values(trial: Trial) -> dict[str, float]:
     values = {name: value for name, value in trial.attributes.items() if name.startswith("auc")}
     if trial.value is not None:
         values |= {"cv_auc": trial.value, "n_features": float(trial.params["N"])}
-    if trial.log_loss is not None:
-        values["cv_log_loss"] = trial.log_loss
-    return values
+    return values if trial.log_loss is None else values | {"cv_log_loss": trial.log_loss}
 
 
 def _texts(about: Mapping[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The view that the experiment ships: the transfer table with the columns that matter.
+"""The view that the experiment ships: one row a (space, A, B), with the columns that matter.
 
 MLflow keeps shared views in tags of the experiment, in a format of its own that may change with its version: where it
 does not know the view, it shows its default one.
@@ -9,28 +9,23 @@ import json
 VIEW = "transfer-table"
 TITLE = "Transfer table"
 COLUMNS = (
-    "params.`space`",
-    "params.`probe`",
-    "params.`train`",
-    "params.`test`",
+    *(f"params.`{name}`" for name in ("space", "train", "test")),
     "tags.`domain`",
-    "metrics.`auc`",
-    "metrics.`auc_low`",
-    "metrics.`auc_high`",
-    "metrics.`delta_residual`",
-    "metrics.`delta_low`",
-    "metrics.`delta_high`",
-    "params.`n_features`",
-    "params.`C`",
-    "tags.`top_features`",
-    "tags.`study`",
+    *(f"metrics.`sparse_1.{name}`" for name in ("auc", "auc_low", "auc_high")),
+    *(f"metrics.`{name}`" for name in ("sparse_n.auc", "residual.auc", "sparse_1.delta_residual")),
+    "tags.`sparse_1.features`",
 )
-FILTER = 'tags.kind = "cell" and tags.role = "probe" and tags.superseded = "no"'
-NOTE = """Probes trained on dataset A, tested on dataset B: one run a (space, A, B, probe) below one parent run a study.
-AUC is of answerable against unanswerable questions; `auc_low` and `auc_high` bound its 95% interval over test groups.
-`delta_residual` is the paired difference to the residual stream probe of the same layer and A.
-Listed are the runs with `tags.role = "probe"`; ask for `"baseline"` or `"control"` in their place to see those.
-Runs with `superseded = yes` are what results said earlier. `tags.kind = "sweep"` and `"trial"` are Optuna's."""
+FILTER = 'tags.kind = "cell" and tags.superseded = "no"'
+NOTE = """One run for each (space, A, B): every probe that was trained on A in this space, tested on B. `sparse_1.auc`
+is the AUC of the 1-sparse SAE probe, answerable against unanswerable; `sparse_1.auc_low` and `sparse_1.auc_high` bound
+its 95% interval. `sparse_1.delta_residual` is its paired difference to the residual stream probe of the same layer.
+
+- Trained on passages, tested on people: `params.train = "passages" and params.test = "people"`
+- Good ones alone: add ``metrics.`sparse_1.auc` > 0.8``
+- Probes that read feature 17: ``tags.`sparse_n.features` LIKE "% 17 %"``
+- One study of several: `tags.study = "workspace"`, or the name of a DVC experiment
+
+`superseded = yes` marks what results said earlier. `tags.kind = "sweep"` and `"trial"` are Optuna's."""
 
 
 def tags() -> dict[str, str]:

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sae_transfer import store
-from sae_transfer.tuning.objective import Choice
-from sae_transfer.tuning.results import Sweep, winner
+from sae_transfer.core import files
+from sae_transfer.tuning.search_space import Choice
+from sae_transfer.tuning.trials import Sweep, winner
 
 
 def winners(sweeps: Iterable[Sweep], n_max: int | None) -> dict[tuple[str, str], Choice]:
@@ -31,7 +31,7 @@ def apply(path: Path, chosen: dict[tuple[str, str], Choice]) -> None:
     _move_gap(before, _last(section))
     text = io.StringIO()
     yaml.dump(params, text)
-    store.write_text(path, text.getvalue())
+    files.write_text(path, text.getvalue())
 
 
 def _flow(choice: Choice) -> Any:

@@ -2,56 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveFloat, PositiveInt, model_validator
 from scipy import sparse
 
-from sae_transfer.config import Params
-from sae_transfer.metrics import auc
-from sae_transfer.probes import SCALED, Probe, ProbeParams, Scaling, Training, ranked, sparse_n
-from sae_transfer.records import UserError
-from sae_transfer.search import MIN_ROWS, Rule
+from sae_transfer.core.errors import UserError
+from sae_transfer.probing.probe import Probe
+from sae_transfer.probing.probe_params import ProbeParams
+from sae_transfer.probing.rows import Rows
+from sae_transfer.probing.sae_probes import SCALED, ranked, sparse_n
+from sae_transfer.probing.search import MIN_ROWS, Rule
+from sae_transfer.stats.roc import auc
+from sae_transfer.tuning.search_space import Choice
 
 Columns = NDArray[np.float64]
-
-
-class SweepParams(Params):
-    """Section `sweep` of the params: where to look for better probes, how long, and where to remember it.
-
-    `mode` auc: the best AUC with at most `n_max` features; pareto: AUC up and N down, the whole front. `C` is a range,
-    searched on a log scale. `grid`: first try every C x N of the section `probe`. `storage`: a folder for journals, or
-    any URL that Optuna takes.
-    """
-
-    mode: Literal["auc", "pareto"] = "auc"
-    n_max: PositiveInt = 64
-    trials: PositiveInt = 100
-    C: tuple[PositiveFloat, PositiveFloat] = (1e-4, 100.0)
-    ranking: tuple[Rule, ...] = ("auc", "mean_difference")
-    scaling: tuple[Scaling, ...] = ("rms", "standard", "none")
-    grid: bool = False
-    storage: str = "studies"
-
-    @model_validator(mode="after")
-    def _ranges(self) -> "SweepParams":
-        if self.C[0] > self.C[1]:
-            raise ValueError(f"C runs from the smaller to the larger, not {self.C[0]:g} to {self.C[1]:g}")
-        if not self.ranking or not self.scaling:
-            raise ValueError("ranking and scaling each need a choice at least")
-        return self
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One point of the search space: what a trial tries."""
-
-    C: float
-    N: int
-    ranking: Rule
-    scaling: Scaling
 
 
 class Score(NamedTuple):
@@ -78,7 +44,7 @@ class Fold:
         return min(int(columns.shape[1]) for columns in self.X.values())
 
 
-def folds(train: Training, seed: int, params: ProbeParams, rules: Sequence[Rule], n_max: int) -> list[Fold]:
+def folds(train: Rows, seed: int, params: ProbeParams, rules: Sequence[Rule], n_max: int) -> list[Fold]:
     """The folds that every trial of a sweep is judged on: those of `probes.sparse_probes`.
 
     Args:
@@ -106,7 +72,7 @@ def folds(train: Training, seed: int, params: ProbeParams, rules: Sequence[Rule]
     return found
 
 
-def _ranked(train: Training, seed: int, params: ProbeParams, rule: Rule) -> NDArray[np.int64]:
+def _ranked(train: Rows, seed: int, params: ProbeParams, rule: Rule) -> NDArray[np.int64]:
     return ranked(train, seed, params.model_copy(update={"ranking": rule})).feature_ids
 
 
@@ -126,7 +92,7 @@ def cross_validated(folds: Sequence[Fold], choice: Choice) -> Score:
     return Score(float(np.round(np.mean(areas), 12)), float(np.round(np.mean(losses), 9)))
 
 
-def trained(train: Training, seed: int, params: ProbeParams, choice: Choice) -> Probe:
+def trained(train: Rows, seed: int, params: ProbeParams, choice: Choice) -> Probe:
     """The probe that `choice` describes, trained on all of A's training rows."""
     best = _ranked(train, seed, params, choice.ranking)[: choice.N]
     return sparse_n(train, best, choice.C, selected=True, ranking=choice.ranking, scaling=choice.scaling)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sae_transfer.records import UserError, closest
+from sae_transfer.core.errors import UserError, closest
 
 if TYPE_CHECKING:
     import optuna
@@ -68,9 +68,9 @@ def _opened(storage: str, path: Path) -> "optuna.storages.BaseStorage":
 
 def _kernel_lock(path: Path) -> Any:
     """A lock that the kernel takes back from a killed process; Optuna's own make the next one wait for 30 s."""
-    from optuna.storages.journal._file import BaseJournalFileLock
+    from optuna.storages.journal import JournalFileOpenLock
 
-    class KernelLock(BaseJournalFileLock):
+    class KernelLock(JournalFileOpenLock):
         def acquire(self) -> bool:
             self.file = path.open("ab")
             fcntl.flock(self.file, fcntl.LOCK_EX)
@@ -79,7 +79,7 @@ def _kernel_lock(path: Path) -> Any:
         def release(self) -> None:
             self.file.close()
 
-    return KernelLock()
+    return KernelLock(str(path))
 
 
 def _check_journal(path: Path) -> None:

@@ -12,21 +12,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from sae_transfer import config, metrics, transfer
-from sae_transfer.probes import Probe, ProbeParams, Training
-from sae_transfer.records import UserError, closest
-from sae_transfer.stages import inputs
-from sae_transfer.stages.inputs import StudyParams
-from sae_transfer.transfer import TransferParams
-from sae_transfer.tuning import objective, results, studies
-from sae_transfer.tuning.objective import Choice, SweepParams
+from sae_transfer.core.errors import UserError, closest
+from sae_transfer.core.space import Space
+from sae_transfer.probing.evaluations import bootstrapped_auc
+from sae_transfer.probing.probe import Probe
+from sae_transfer.probing.rows import Rows
+from sae_transfer.stats import intervals
+from sae_transfer.tuning import objective, optuna_studies, trials
+from sae_transfer.tuning.search_space import SweepParams
 from sae_transfer.tuning.storage import check_name, open_storage, refusing
+
+if TYPE_CHECKING:
+    from sae_transfer.pipeline.study import Study
 
 LOCKS = Path("studies")
 PATIENCE = 10.0  # seconds that the workers of a killed sweep get to notice it
@@ -35,76 +38,49 @@ Tick = Callable[[str, float, int], object]  # a sweep's name, an AUC, for how ma
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep to run: the whole params, the study's name, and its pairs of an SAE and a training set."""
+    """A sweep to run: on which study, under which name, and its pairs of an SAE and a training set."""
 
-    params: Mapping[str, Any]
-    study: str
+    study: "Study"
+    name: str
     pairs: tuple[tuple[str, str], ...]
 
     @property
     def sweep(self) -> SweepParams:
-        return config.section(self.params, SweepParams, "sweep")
+        return self.study.params.sweep
 
 
-def pairs(
-    params: Mapping[str, Any], saes: Sequence[str] = (), trains: Sequence[str] = ()
-) -> tuple[tuple[str, str], ...]:
-    """Every (SAE, A) of the params' study, or those of the SAEs and training sets that are named.
+def pairs(study: "Study", saes: Sequence[str] = (), trains: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
+    """Every (SAE, A) of the study, or those of the SAEs and training sets that are named.
 
     Raises:
         UserError: a name that the study does not have.
     """
-    study = config.section(params, StudyParams, "study")
-    for names, known in ((saes, study.saes), (trains, study.datasets)):
+    known_saes = [space.sae for space in study.saes]
+    for names, known in ((saes, known_saes), (trains, study.datasets)):
         for name in names:
             if name not in known:
                 raise UserError(f"{name} is not in the study; {closest(name, known)}")
-    return tuple((sae, train) for sae in saes or study.saes for train in trains or study.datasets)
+    return tuple((sae, train) for sae in saes or known_saes for train in trains or study.datasets)
 
 
-def check_sweep(params: Mapping[str, Any]) -> None:
-    """The section `sweep` beside the section `probe`, whose grid it may try first.
-
-    Raises:
-        UserError: a point of the grid lies outside the search space, or it has more points than there are trials.
-    """
-    sweep, probe = config.section(params, SweepParams, "sweep"), config.section(params, ProbeParams, "probe")
-    if not sweep.grid:
-        return
-    for C in probe.C:
-        if not sweep.C[0] <= C <= sweep.C[1]:
-            raise UserError(f"params.yaml: sweep.C = {list(sweep.C)} leaves out {C:g} of the grid probe.C; widen it")
-    for name in ("ranking", "scaling"):
-        if getattr(probe, name) not in getattr(sweep, name):
-            raise UserError(f"params.yaml: sweep.{name} lacks the grid's {getattr(probe, name)}; add it")
-    points = len(_grid(sweep, probe, sweep.n_max))
-    if points > sweep.trials:
-        raise UserError(f"params.yaml: sweep.trials = {sweep.trials}, but the grid has {points} points; raise it")
-
-
-def _grid(sweep: SweepParams, probe: ProbeParams, n_max: int) -> list[Choice]:
-    sizes = sorted(n for n in probe.N if n <= n_max) if sweep.grid else []
-    return [Choice(C, n, probe.ranking, probe.scaling) for n in sizes for C in sorted(probe.C)]
-
-
-def sweep_one(storage: Any, plan: Plan, space: str, train: str, tick: Tick) -> None:
+def sweep_one(storage: Any, plan: Plan, sae: str, train: str, tick: Tick) -> None:
     """Runs what is left of the trials of one (SAE, A), then tells what the chosen ones are worth on test rows."""
-    sweep, seed = plan.sweep, int(plan.params["seed"])
-    probe = config.section(plan.params, ProbeParams, "probe").model_copy(update={"overrides": {}})
-    rows = Training(*inputs.split_rows(space, train, "train"))
-    folds = objective.folds(rows, seed, probe, sweep.ranking, sweep.n_max)
+    of, sweep, space = plan.study, plan.sweep, plan.study.space(sae)
+    probe = of.params.probe.model_copy(update={"overrides": {}})
+    rows = of.rows(space, train)
+    folds = objective.folds(rows, of.seed, probe, sweep.ranking, sweep.n_max)
     n_features = min(fold.n_features for fold in folds)
-    searched = studies.search_space(sweep, n_features, probe.n_folds, seed, _fingerprint(rows))
-    name = f"{plan.study}/{space}/{train}"
-    study = studies.start(storage, name, searched)
-    grid = _grid(sweep, probe, searched["n_max"])
-    studies.run(study, searched, folds, grid, sweep.trials, lambda area, done: tick(name, area, done))
-    found = studies.record(study)
-    fitted = {trial.number: objective.trained(rows, seed, probe, trial.choice) for trial in results.chosen(found)}
-    studies.note_chosen(study, _on_test_rows(fitted, space, plan.params))
+    searched = optuna_studies.search_space(sweep, n_features, probe.n_folds, of.seed, _fingerprint(rows))
+    name = f"{plan.name}/{sae}/{train}"
+    study = optuna_studies.start(storage, name, searched)
+    grid = sweep.grid_points(probe, searched["n_max"])
+    optuna_studies.run(study, searched, folds, grid, sweep.trials, lambda area, done: tick(name, area, done))
+    found = optuna_studies.record(study)
+    fitted = {trial.number: objective.trained(rows, of.seed, probe, trial.choice) for trial in trials.chosen(found)}
+    optuna_studies.note_chosen(study, _on_test_rows(fitted, of, space))
 
 
-def _fingerprint(rows: Training) -> str:
+def _fingerprint(rows: Rows) -> str:
     X = sparse.csr_array(rows.X)
     parts = (X.indptr, X.indices, X.data, np.asarray(rows.labels), np.char.encode(rows.groups, "utf-8"))
     digest = hashlib.sha256()
@@ -113,21 +89,20 @@ def _fingerprint(rows: Training) -> str:
     return digest.hexdigest()[:16]
 
 
-def _on_test_rows(fitted: Mapping[int, Probe], space: str, params: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+def _on_test_rows(fitted: Mapping[int, Probe], study: "Study", space: Space) -> dict[int, dict[str, Any]]:
     """By probe: AUC on every B's test rows with its interval, or the reason why it has none."""
-    chosen, found = config.section(params, TransferParams, "transfer"), {number: dict[str, Any]() for number in fitted}
-    for test in config.section(params, StudyParams, "study").datasets:
-        X, labels, groups = inputs.split_rows(space, test, "test")
-        rows = transfer.test_set(labels, groups, test, int(params["seed"]), chosen)
+    found = {number: dict[str, Any]() for number in fitted}
+    for test in study.datasets:
+        rows, evaluation = study.rows(space, test, "unseen"), study.evaluation(test, "unseen")
         for number, probe in fitted.items():
-            own = transfer.reference(probe.score(X), rows)
-            area = metrics.interval(own.auc, own.resampled, rows.n_groups)
-            named = {"auc": area.value, "auc_low": area.low, "auc_high": area.high, "reason": area.reason}
+            own = bootstrapped_auc(probe.score(rows.X), evaluation)
+            area = intervals.interval(own.auc, own.resampled, evaluation.effective_groups)
+            named = area.columns("auc") | {"reason": area.reason}
             found[number] |= {f"{key}.{test}": value for key, value in named.items() if value == value and value != ""}
     return found
 
 
-def sweep(plan: Plan, jobs: int, tick: Tick) -> list[results.Sweep]:
+def sweep(plan: Plan, jobs: int, tick: Tick) -> list[trials.Sweep]:
     """Runs the plan with `jobs` processes, each with its share of the pairs; the result does not depend on `jobs`.
 
     Returns:
@@ -137,21 +112,21 @@ def sweep(plan: Plan, jobs: int, tick: Tick) -> list[results.Sweep]:
         UserError: another process sweeps this study, or a worker stopped. Run it again to go on.
     """
     storage = plan.sweep.storage
-    check_name(plan.study)
-    with _alone(plan.study) as lock:
-        opened = open_storage(storage, plan.study, create=True)
+    check_name(plan.name)
+    with _alone(plan.name) as lock:
+        opened = open_storage(storage, plan.name, create=True)
         if jobs == 1 or len(plan.pairs) == 1:
             _share(opened, plan, plan.pairs, tick)
         else:
             del opened
             fcntl.flock(lock, fcntl.LOCK_SH)  # the workers hold it too: a sweep ends when the last of them does
             _share_among(plan, min(jobs, len(plan.pairs)), tick)
-        return studies.records(storage, plan.study)
+        return optuna_studies.records(storage, plan.name)
 
 
 def _share(opened: Any, plan: Plan, mine: Sequence[tuple[str, str]], tick: Tick) -> None:
     # On matrices this small, several BLAS threads spend their time waiting for each other.
-    with threadpool_limits(1), refusing(plan.sweep.storage, plan.study):
+    with threadpool_limits(1), refusing(plan.sweep.storage, plan.name):
         for space, train in mine:
             sweep_one(opened, plan, space, train, tick)
 
@@ -187,7 +162,7 @@ def _share_among(plan: Plan, jobs: int, tick: Tick) -> None:
             process.start()
             theirs.close()  # so that the pipe ends with the worker
             workers[ours] = process
-        _listen(workers, plan.study, tick)
+        _listen(workers, plan.name, tick)
     finally:
         for process in workers.values():
             process.terminate()
@@ -217,12 +192,12 @@ def _listen(workers: Mapping[Connection, Any], study: str, tick: Tick) -> None:
 def _work(plan: Plan, mine: Sequence[tuple[str, str]], pipe: Connection, parent: int) -> None:
     """A worker. Its next word to a parent that was killed fails, and ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    with (LOCKS / f"{plan.study}.lock").open("ab") as file:
+    with (LOCKS / f"{plan.name}.lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         if os.getppid() != parent:
             return
         try:
-            opened = open_storage(plan.sweep.storage, plan.study, create=True)
+            opened = open_storage(plan.sweep.storage, plan.name, create=True)
             _share(opened, plan, mine, lambda *news: _say(pipe, news))
         except UserError as error:
             _say(pipe, str(error))

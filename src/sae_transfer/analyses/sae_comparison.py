@@ -1,0 +1,159 @@
+"""SAEs against each other: transfer beside width, training objective, L0 and explained variance."""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sae_transfer.analyses import feature_splitting
+from sae_transfer.analyses.analysis import Analysis
+from sae_transfer.core.space import Space
+from sae_transfer.probing.evaluations import BootstrappedAUC, bootstrapped_auc
+from sae_transfer.probing.kinds import selected
+from sae_transfer.results.schema import REASON, Column, Table, estimate, estimates, integers, texts
+from sae_transfer.results.sections import Section, Tables, look_up
+from sae_transfer.results.transfer_table import TRANSFER
+from sae_transfer.stats import intervals
+from sae_transfer.stats.intervals import Estimate
+
+if TYPE_CHECKING:
+    from sae_transfer.pipeline.study import Study
+
+TABLE = Table(
+    "saes",
+    "one row a (SAE, probe, domain, B), and one for the mean over all B",
+    (
+        *TRANSFER.pick("layer", "sae"),
+        *integers(width="features of the SAE"),
+        *texts(objective="what the SAE was trained with: batchtopk, jumprelu, ..."),
+        Column("l0", "number", "active features a row of B's prompts; for all B their mean", heading="L0", digits=1),
+        Column("explained_variance", "number", "of B's activations; for all B the mean", heading="explained variance"),
+        Column("dead", "number", "share of features that fire on none of B's prompts; for all B the mean"),
+        *TRANSFER.pick("probe"),
+        Column("domain", "text", "in_domain: A is B; ood: the mean over every other A", heading="tested"),
+        *texts(test="B, or mean: the mean over all B"),
+        *integers(n_pairs="how many (A, B) the AUC is the mean of"),
+        *TRANSFER.pick("n_groups", "auc", "auc_low", "auc_high"),
+        *texts(reference="the narrowest SAE on the layer"),
+        *estimate("delta", "AUC less that of the reference, paired", heading="against the narrowest", signed=True),
+        REASON,
+    ),
+)
+EVERY = "mean"
+KINDS = ("sparse_1", "sparse_n")
+
+Areas = Mapping[tuple[str, str], BootstrappedAUC]  # by (A, B)
+
+
+def compute(study: "Study", part: str) -> pd.DataFrame:
+    """The rows of the SAEs on one layer."""
+    saes = {sae.name: sae for sae in study.saes if sae.layer == study.space(part).layer}
+    tests = {name: study.evaluation(name, "unseen") for name in study.datasets}
+    rows: list[dict[str, Any]] = []
+    for kind in KINDS if saes else ():
+        areas: dict[str, Areas] = {}
+        for name, sae in saes.items():
+            probes = {a: selected(study.full_probes(sae, a), kind) for a in study.datasets}
+            X = {b: study.rows(sae, b, "unseen").X for b in study.datasets}
+            areas[name] = {(a, b): bootstrapped_auc(probes[a].score(X[b]), tests[b]) for a, b in product(probes, X)}
+        first = min(saes.values(), key=lambda sae: study.health(sae, study.datasets[0]).width)  # of equals, the first
+        found = comparison_rows(areas, first.name, {name: test.effective_groups for name, test in tests.items()})
+        about = {"layer": study.space(part).layer, "probe": kind}
+        rows += [about | health(study, saes[row["sae"]], row["test"]) | row for row in found]
+    return TABLE.frame(rows)
+
+
+def health(study: "Study", sae: Space, test: str) -> dict[str, Any]:
+    """What is known of an SAE on B's prompts; for the mean over all B, the means."""
+    found = [study.health(sae, name) for name in (study.datasets if test == EVERY else [test])]
+    means = {key: float(np.mean([getattr(one, key) for one in found])) for key in ("l0", "explained_variance", "dead")}
+    return {"width": found[0].width, "objective": study.directions(sae).objective} | means
+
+
+def comparison_rows(areas: Mapping[str, Areas], first: str, n_groups: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The rows of one kind of probe over the SAEs of one layer.
+
+    Args:
+        areas: by SAE: AUC, and AUC on resamples of B that all SAEs share.
+        first: the SAE that the others are compared with.
+        n_groups: of each dataset's test rows, as `intervals.interval` takes them for an AUC.
+    """
+    rows = []
+    for sae, domain, test in product(areas, ("in_domain", "ood"), (*n_groups, EVERY)):
+        pairs = [p for p in areas[sae] if (p[0] == p[1]) == (domain == "in_domain") and test in (p[1], EVERY)]
+        row = {"sae": sae, "domain": domain, "test": test, "n_pairs": len(pairs), "reference": first}
+        if not pairs:
+            rows.append(row | {"reason": "auc: no other dataset"})
+            continue
+        groups = _groups([n_groups[b] for b in dict.fromkeys(b for _, b in pairs)])
+        own, base = (_mean(areas[each], pairs) for each in (sae, first))
+        delta = Estimate(np.nan, np.nan, np.nan, "the reference itself")
+        if sae != first:
+            delta = intervals.difference_interval(own.auc, base.auc, own.resampled, base.resampled, groups)
+        numbers = estimates({"auc": intervals.interval(own.auc, own.resampled, groups), "delta": delta})
+        rows.append(row | {"n_groups": int(groups)} | numbers)
+    return rows
+
+
+def _groups(of_tests: Sequence[float]) -> float:
+    """How many groups a mean over test sets rests on: all of theirs, unless one has too few for an interval."""
+    return sum(of_tests) if min(of_tests) >= intervals.MIN_GROUPS else min(of_tests)
+
+
+def _mean(areas: Areas, pairs: Sequence[tuple[str, str]]) -> BootstrappedAUC:
+    found = [areas[pair] for pair in pairs]
+    return BootstrappedAUC(
+        float(np.mean([one.auc for one in found])), np.mean([one.resampled for one in found], axis=0)
+    )
+
+
+def summarise(saes: pd.DataFrame) -> list[str]:
+    """Transfer beside width, objective, L0 and explained variance: one sentence a layer and kind of probe."""
+    mean = saes[(saes["test"] == EVERY) & (saes["domain"] == "ood")].dropna(subset=["auc"])
+    told = []
+    for (layer, probe), rows in mean.groupby(["layer", "probe"], sort=False):
+        parts = []
+        for row in rows.sort_values("width", kind="stable").to_dict("records"):
+            part = (
+                f"{row['sae']} ({row['width']} wide, {row['objective']}, L0 {row['l0']:.0f}, explained variance "
+                f"{row['explained_variance']:.2f}) {row['auc']:.3f} ({row['auc_low']:.3f} to {row['auc_high']:.3f})"
+            )
+            if not np.isnan(row["delta"]):
+                low, high = row["delta_low"], row["delta_high"]
+                part += f", {row['delta']:+.3f} ({low:+.3f} to {high:+.3f}) from {row['reference']}"
+            parts.append(part)
+        told.append(f"Layer {layer}, {probe}, mean AUC out of domain: {'; '.join(parts)}.")
+    return told or ["Transfer of SAEs needs two datasets."]
+
+
+def section(tables: Tables) -> Section:
+    """What the report says of SAEs, and of features that split."""
+    saes, told = tables["saes"], summarise(tables["saes"])
+    shown = "sae layer width objective l0 explained_variance probe domain auc delta".split()
+    caption = "Transfer beside width, objective, L0 and explained variance (means over B)"
+    listed = [look_up(saes[saes["test"] == EVERY], caption, TABLE.pick(*shown))]
+    if "splitting" in tables:
+        splitting = tables["splitting"]
+        told += feature_splitting.summarise(splitting)
+        shown = "sae other train test parent_id child_ids fate parent_auc auc delta".split()
+        one_child = splitting[(splitting["children"] == 1) & ~splitting["in_domain"]]
+        caption = "The best child of each best feature, out of domain"
+        listed.append(look_up(one_child, caption, feature_splitting.TABLE.pick(*shown)))
+    return Section(
+        "saes",
+        "Does the kind of SAE matter?",
+        "SAEs on the same layer, and what becomes of the best feature of one in the other. Children are found on A's "
+        "training rows; a feature is kept where one child recovers it, split where more are needed, lost where five "
+        "are not enough.",
+        told,
+        tables=listed,
+    )
+
+
+def _layers(study: "Study") -> list[str]:
+    return [layer.name for layer in study.layers]
+
+
+ANALYSIS = Analysis(TABLE, compute, _layers, params=("transfer",), section=section)

@@ -1,0 +1,202 @@
+"""How much probes move when the same rows are asked under another template.
+
+Within one dataset: probes trained under its own template, under each variation, or under all of them pooled; each
+tested on the same test rows under every template, so that differences are paired. Transfer to other datasets'
+variations is in the transfer table.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sae_transfer.analyses.analysis import Analysis, by_space
+from sae_transfer.core.arrays import Floats
+from sae_transfer.core.errors import UserError
+from sae_transfer.core.space import Space
+from sae_transfer.probing.evaluations import Evaluation
+from sae_transfer.probing.kinds import selected
+from sae_transfer.probing.probe import Probe
+from sae_transfer.probing.residual_probes import residual
+from sae_transfer.probing.rows import Rows
+from sae_transfer.probing.sae_probes import sparse_probes
+from sae_transfer.probing.scoring import describe
+from sae_transfer.results.schema import REASON, Column, Table, estimate, estimates, reasons, texts
+from sae_transfer.results.sections import Section, Tables, look_up
+from sae_transfer.results.transfer_table import TRANSFER
+from sae_transfer.stats import intervals, roc, thresholds
+from sae_transfer.stats.cosines import cosine
+from sae_transfer.stats.intervals import Estimate
+
+if TYPE_CHECKING:
+    from sae_transfer.pipeline.study import Study
+
+PAIRED = "less that of the probe trained and tested under the dataset's own template, on the same resamples of groups"
+TABLE = Table(
+    "variations",
+    "one row a (space, dataset, training template, test template, probe)",
+    (
+        *TRANSFER.pick("layer", "space", "sae"),
+        *texts(dataset="the dataset of the training and of the test rows"),
+        Column("train_variation", "text", "the template trained under; pooled: all of them", heading="trained under"),
+        Column("test_variation", "text", "the template tested under", heading="tested under"),
+        *TRANSFER.pick("probe", "n_features", "feature_ids", "C", "n_train", "n_test", "n_groups"),
+        *TRANSFER.pick("auc", "auc_low", "auc_high", "accuracy", "accuracy_low", "accuracy_high"),
+        *estimate("delta_auc", f"AUC {PAIRED}", heading="change", signed=True),
+        *estimate("delta_accuracy", f"accuracy {PAIRED}", heading="change", signed=True),
+        Column("same_best", "flag", "of sparse_1: whether the same feature is best as under the own template"),
+        Column(
+            "jaccard",
+            "number",
+            "of the features chosen and those under the own template: the top K of sparse_1; of sparse_n as many as "
+            "the probe chosen under the own template has",
+            heading="same features (Jaccard)",
+        ),
+        Column(
+            "cosine_to_default",
+            "number",
+            "of a residual probe's weights, on the raw stream, with those trained under the own template",
+        ),
+        REASON,
+    ),
+)
+POOLED = "pooled"
+KINDS = ("residual", "sparse_1", "sparse_n")
+
+
+def compute(study: "Study", part: str) -> pd.DataFrame:
+    """The rows of one space."""
+    space, rows = study.space(part), []
+    for dataset in study.datasets:
+        templates = study.templates(dataset)
+        if len(templates) == 1:
+            continue
+        fitted: dict[str, list[Probe] | str] = {templates[0]: study.full_probes(space, dataset)}
+        fitted |= {template: _fit(study, space, dataset, template) for template in templates[1:]}
+        fitted[POOLED] = _fit(study, space, dataset, *templates)
+        tests = {template: study.rows(space, dataset, "test", template) for template in templates}
+        about = {"layer": space.layer, "space": space.name, "sae": space.sae, "dataset": dataset}
+        rows += [about | row for row in variation_rows(fitted, tests, study.evaluation(dataset))]
+    return TABLE.frame(rows)
+
+
+def _fit(study: "Study", space: Space, dataset: str, *templates: str) -> list[Probe] | str:
+    """The probes trained under some templates, copies of a row in one fold, or why none could be."""
+    train, method = study.rows(space, dataset, "train", *templates), residual if space.is_residual else sparse_probes
+    try:
+        fitted = method(train, study.seed, study.params.probe.at(space.name, dataset))
+    except UserError as error:  # such as too few features that fire: one template's matter, not the study's
+        return str(error)
+    return [replace(probe, n_train=len(train)) for probe in fitted]
+
+
+def variation_rows(
+    fitted: Mapping[str, Sequence[Probe] | str], tests: Mapping[str, Rows], test: Evaluation
+) -> Iterator[dict[str, Any]]:
+    """What every probe is worth under every template.
+
+    Args:
+        fitted: by training template, the dataset's own first: the probes of one method, or why it could not fit.
+        tests: by test template, the dataset's own first: the same rows in the same order.
+        test: those rows' labels, groups and bootstrap weights.
+
+    Raises:
+        ValueError: under the own template there are no probes.
+    """
+    own = next(iter(fitted.values()))
+    if isinstance(own, str):
+        raise ValueError(own)
+    for kind in [kind for kind in KINDS if any(probe.kind == kind for probe in own)]:
+        baseline = None
+        for (train_variation, probes), (test_variation, rows) in product(fitted.items(), tests.items()):
+            where = {"train_variation": train_variation, "test_variation": test_variation, "probe": kind}
+            row: dict[str, Any] = {**where, "n_test": len(rows), "n_groups": test.n_groups}
+            if isinstance(probes, str):
+                yield row | {"reason": reasons({"auc": probes})}
+                continue
+            probe = selected(probes, kind)
+            measured, about = _measured(probe, rows, test), describe(probe)
+            row |= {name: about[name] for name in ("n_features", "feature_ids", "C", "n_train")}
+            yield row | _numbers(measured, baseline, test) | _sameness(own, probes, kind)
+            baseline = baseline or measured
+
+
+Measured = dict[str, tuple[float, Floats]]  # the number on the test rows, and on each resample [R]
+
+
+def _measured(probe: Probe, rows: Rows, test: Evaluation) -> Measured:
+    scores = probe.score(rows.X)
+    p = probe.probability(scores)
+    return {
+        "auc": (roc.auc(scores, test.labels), roc.weighted_auc(scores, test.labels, test.weights)),
+        "accuracy": (thresholds.accuracy(p, test.labels), thresholds.weighted_accuracy(p, test.labels, test.weights)),
+    }
+
+
+def _numbers(measured: Measured, baseline: Measured | None, test: Evaluation) -> dict[str, Any]:
+    groups = {"auc": test.effective_groups, "accuracy": test.n_groups}
+    found = {name: intervals.interval(value, spread, groups[name]) for name, (value, spread) in measured.items()}
+    for name, (value, spread) in measured.items():
+        if baseline is None:
+            found[f"delta_{name}"] = Estimate(np.nan, np.nan, np.nan, "what the others are compared with")
+        else:
+            first, first_spread = baseline[name]
+            found[f"delta_{name}"] = intervals.difference_interval(value, first, spread, first_spread, groups[name])
+    return estimates(found)
+
+
+def _sameness(own: Sequence[Probe], probes: Sequence[Probe], kind: str) -> dict[str, Any]:
+    """How alike the probes are to those trained under the dataset's own template."""
+    first, now = selected(own, kind), selected(probes, kind)
+    if kind == "residual":
+        return {"cosine_to_default": float(cosine(first.weights[None], now.weights[None])[0, 0])}
+    n = 1 if kind == "sparse_1" else len(first.weights)
+    a, b = (_features(each, kind, n) for each in (own, probes))
+    row: dict[str, Any] = {"jaccard": len(a & b) / len(a | b) if a and b else np.nan}
+    if kind == "sparse_1":
+        row["same_best"] = _features([first], kind, n) == _features([now], kind, n)
+    return row
+
+
+def _features(probes: Sequence[Probe], kind: str, n: int) -> set[int]:
+    """The features of all probes of the kind that have n of them."""
+    of_kind = [probe.feature_ids for probe in probes if probe.kind == kind and len(probe.weights) == n]
+    return {int(feature) for ids in of_kind if ids is not None for feature in ids}
+
+
+def summarise(variations: pd.DataFrame) -> list[str]:
+    """How much each kind of probe moves, trained under the dataset's own template: one sentence a dataset and kind."""
+    told = []
+    for (dataset, probe), rows in variations.groupby(["dataset", "probe"], sort=False):
+        own = rows["train_variation"].iloc[0]
+        moved = rows[(rows["train_variation"] == own) & (rows["test_variation"] != own)].dropna(subset=["delta_auc"])
+        if moved.empty:
+            continue
+        worst = moved.loc[moved["delta_accuracy"].idxmin()]
+        clear = int((moved["delta_accuracy_high"] < 0).sum())
+        told.append(
+            f"{dataset}, {probe}: under another template AUC moves by {moved['delta_auc'].mean():+.3f} and accuracy "
+            f"by {moved['delta_accuracy'].mean():+.3f} on average over {len(moved)} pairs of space and template; the "
+            f"interval of accuracy's change lies below 0 in {clear}; the worst is {worst['test_variation']} "
+            f"({worst['delta_accuracy']:+.3f} in {worst['space']})."
+        )
+    return told
+
+
+def section(tables: Tables) -> Section:
+    """What the report says of prompt templates."""
+    rows = tables["variations"]
+    shown = "space dataset train_variation test_variation probe auc delta_auc accuracy delta_accuracy jaccard".split()
+    return Section(
+        "variations",
+        "Does the wording of the prompt matter?",
+        "The same rows under other templates: trained under one of them or under all (pooled), tested under each.",
+        summarise(rows),
+        tables=[look_up(rows, "Every pair of templates", TABLE.pick(*shown))],
+    )
+
+
+ANALYSIS = Analysis(TABLE, compute, by_space, section=section)

@@ -1,0 +1,45 @@
+"""`sae-transfer preset`: whole studies to start from."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+
+def show() -> None:
+    """List the presets: model, SAEs, datasets, gated or not, and what they cost (`doctor --preset` has the time)."""
+    from sae_transfer.pipeline import presets
+
+    print("\n\n".join(presets.described(name) for name in presets.names()))
+
+
+def use(
+    name: Annotated[str, typer.Argument(help="A preset's name: `sae-transfer preset list`.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite edits of params.yaml that are not committed.")
+    ] = False,
+) -> None:
+    """Make params.yaml this preset, and pin what it takes from the hub in pins/NAME.json."""
+    from sae_transfer.pipeline import presets
+
+    presets.use(name, force=force)
+    print(f"params.yaml is the preset {name}")
+    pin()
+
+
+def pin(
+    update: Annotated[
+        bool, typer.Option("--update", help="Also move what is pinned to the hub's newest commit.")
+    ] = False,
+) -> None:
+    """Pin the model and the SAEs of params.yaml to the commits that they have on the hub now."""
+    from sae_transfer.pipeline import presets
+    from sae_transfer.pipeline.params import Params
+
+    for path, (found, reasons) in presets.pin(Params.read(), update=update).items():
+        for name, commit in found.items():
+            print(f"{path}: {name} {commit}")
+        for reason in reasons.values():
+            print(f"warning: not pinned: {reason}", file=sys.stderr)
+        if reasons:
+            print("warning: `sae-transfer preset pin` tries again", file=sys.stderr)

@@ -1,0 +1,15 @@
+"""A person's mistake, and the words that help whoever mistyped a name."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A person's mistake: one line that names the thing, the value and the remedy. Commands exit with code 2."""
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The part of a message that helps someone who mistyped: the closest known names, or all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"

@@ -1,0 +1,91 @@
+"""Sections of params.yaml: frozen and strict, with a message that helps whoever mistyped a key."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from sae_transfer.core.errors import UserError, closest
+
+PARAMS_FILE = Path("params.yaml")
+
+
+class ParamsSection(BaseModel):
+    """Base of every section of the params; each lives beside the code that uses it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=ParamsSection)
+
+
+def _as_text(names: Any) -> Any:
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else names
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_text)]
+"""Names of datasets or SAEs in a list; YAML reads a dataset named 2024 as a number."""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A params file as plain values.
+
+    Raises:
+        UserError: it is missing, is not YAML (with its line), or is no mapping.
+    """
+    try:
+        params = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run this from the project's root, where params.yaml lies") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        line = f" line {place.line + 1}" if place else ""
+        raise UserError(f"{path}{line}: not valid YAML; correct it, or restore it with git") from None
+    if not isinstance(params, dict):
+        raise UserError(f"{path}: expected sections (name: value), found {type(params).__name__}")
+    return params
+
+
+def parse(kind: type[S], value: Any, where: str = "") -> S:
+    """`value` as the frozen class `kind`; `where` is the section's name for the message.
+
+    Raises:
+        UserError: a key is missing or unknown (with the closest names), or a value has a wrong type.
+    """
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise UserError(_first_problem(kind, error, where)) from None
+
+
+def _first_problem(kind: type[ParamsSection], error: ValidationError, where: str) -> str:
+    # A mistyped key is both unknown and missing: what was typed says more than what was not.
+    problem = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    place = ".".join(filter(None, [where, *(str(part) for part in problem["loc"])]))
+    if problem["type"] == "extra_forbidden":
+        *outer, key = map(str, problem["loc"])
+        return f"unknown key {place}; {closest(key, _fields(kind, outer))}"
+    if problem["type"] == "missing":
+        return f"{place} is missing"
+    told = problem["msg"].removeprefix("Value error, ")
+    shown = problem["input"]
+    return f"{place}: {told}" if isinstance(shown, dict | BaseModel) else f"{place} = {shown!r}: {told}"
+
+
+def _fields(kind: type[BaseModel], path: Sequence[str]) -> Iterable[str]:
+    """The keys of the section that lies at `path` inside a section of this kind."""
+    found: Any = kind
+    for name in path:
+        if get_origin(found) is dict:  # sections by name, whatever the name
+            found = get_args(found)[1]
+        elif _is_section(found) and name in found.model_fields:
+            found = found.model_fields[name].annotation
+        else:
+            return ()
+    return found.model_fields if _is_section(found) else ()
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and get_origin(kind) is None and issubclass(kind, BaseModel)

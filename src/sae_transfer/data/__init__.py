@@ -1,0 +1,1 @@
+"""Datasets: loaders, generators, prompt templates, splits, fetching."""

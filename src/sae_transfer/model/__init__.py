@@ -1,0 +1,1 @@
+"""The only place that imports torch, transformers and sae_lens, inside functions, since they take seconds."""

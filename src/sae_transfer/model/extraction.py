@@ -1,0 +1,212 @@
+"""The residual stream at one token of each prompt, for every wanted layer in one pass over the prompts.
+
+With `models` and `tokens`, the only home of transformers. What identifies a set of activations is written beside it
+and checked when it is read.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sae_transfer.core.errors import UserError
+from sae_transfer.core.hashing import digest
+from sae_transfer.model.loading import decoder_layers, input_device
+from sae_transfer.model.model_params import ModelParams
+from sae_transfer.model.tokens import Tokens, tokenise
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def residual_stream(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[str],
+    params: ModelParams,
+    progress: bool = False,
+    chat: Sequence[bool] | None = None,
+) -> dict[int, np.ndarray]:
+    """The output of each wanted layer (resid_post, before any final norm) at each prompt's `params.position`.
+
+    The layers' modules are hooked, since transformers' `hidden_states` ends with the stream after the final norm.
+    Padding is on the right, so that a causal model never sees it; encoders have it masked.
+
+    Args:
+        model: as `load_model` gives it.
+        tokenizer: its tokenizer.
+        prompts: n rendered prompts.
+        params: the layers, and how prompts are tokenised and batched.
+        progress: whether to show a bar with prompts/s on stderr.
+        chat: whether each prompt goes through the chat template [n]; by default as params say.
+
+    Returns:
+        {layer: [n, d_model] float32}, rows in the order of the prompts.
+
+    Raises:
+        UserError: a prompt is empty, too long, or has more or less than one BOS; NaN or infinity in the stream.
+    """
+    found = tokenise(model, tokenizer, prompts, params, chat)
+    return streams_of(model, found.ids, found.at, params, progress)
+
+
+def streams_of(
+    model: "PreTrainedModel",
+    token_ids: Sequence[Sequence[int]],
+    at: Sequence[int],
+    params: ModelParams,
+    progress: bool = False,
+) -> dict[int, np.ndarray]:
+    """`residual_stream` of n prompts that are token ids already, each read at its index in `at` [n].
+
+    On a GPU nothing in the loop waits for the device: prompts leave from pinned memory and streams arrive in it, both
+    while the device computes, so NaN is looked for at the end there, and after each batch elsewhere. (Where attention
+    is sdpa, transformers itself looks once a batch whether anything is padded; for Gemma 2, eager, it does not.)
+    """
+    import torch
+    from tqdm import tqdm
+
+    every_layer = decoder_layers(model)[1]
+    layers = {layer: every_layer[layer] for layer in params.layers}
+    device, n, where = input_device(model), len(token_ids), np.asarray(at)
+    waits = device.type != "cuda"
+    # In the order of the batches, so that each batch arrives in one piece.
+    shape = (len(layers), n, model.config.hidden_size)
+    arrived = torch.empty(shape, dtype=torch.float32, pin_memory=not waits)
+    order: list[int] = []
+    bar = tqdm(total=n, unit=" prompts", desc="residual stream", disable=not progress)
+    with bar, torch.inference_mode():
+        for rows in batches([len(ids) for ids in token_ids], params.tokens_per_batch):
+            tokens, mask = padded([token_ids[row] for row in rows])
+            with captured(layers, _sent(where[rows], device)) as caught:
+                model(input_ids=_sent(tokens, device), attention_mask=_sent(mask, device))
+            batch = arrived[:, len(order) : len(order) + len(rows)]
+            for into, layer in zip(batch, layers, strict=True):
+                into.copy_(caught[layer], non_blocking=not waits)
+            if waits:
+                _check_finite(batch.numpy(), rows, params.layers)
+            order += rows
+            bar.update(len(rows))
+    if not waits:
+        _synchronise()
+        _check_finite(arrived.numpy(), order, params.layers)
+    back = np.argsort(order)
+    return {layer: values[back] for layer, values in zip(layers, arrived.numpy(), strict=True)}
+
+
+def _sent(values: np.ndarray, device: "torch.device") -> "torch.Tensor":
+    """On the device, or from pinned memory on its way there."""
+    import torch
+
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _synchronise() -> None:
+    """Waits for every GPU: the layers of a model that was spread end on several."""
+    import torch
+
+    for number in range(torch.cuda.device_count()):
+        torch.cuda.synchronize(number)
+
+
+def batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
+    """Rows in batches of like length, the longest first, so that what does not fit in memory fails at once.
+
+    A batch has at most `tokens_per_batch` tokens with its padding; a longer row makes a batch of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    while order:
+        size = max(1, tokens_per_batch // lengths[order[0]])
+        yield order[:size]
+        order = order[size:]
+
+
+def padded(ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids and attention mask, int64 [batch, longest], padded on the right whatever the tokenizer's setting.
+
+    The padding is token 0, which every model has: the mask hides it, and some tokenizers name no padding token.
+    """
+    mask = np.arange(max(len(row) for row in ids)) < np.array([len(row) for row in ids])[:, None]
+    tokens = np.zeros(mask.shape, np.int64)
+    tokens[mask] = np.concatenate([np.asarray(row, np.int64) for row in ids])
+    return tokens, mask.astype(np.int64)
+
+
+@contextmanager
+def captured(layers: Mapping[int, "nn.Module"], at: "torch.Tensor") -> Iterator[dict[int, "torch.Tensor"]]:
+    """Within the block, one forward pass: {layer: [batch, d_model] float32} of each layer's output at token `at`.
+
+    Only that position is kept, inside the hook, so that memory does not grow with layers times tokens.
+
+    Raises:
+        RuntimeError: a layer ran twice or not at all.
+    """
+    import torch
+
+    rows = torch.arange(len(at), device=at.device)
+    caught: dict[int, torch.Tensor] = {}
+
+    def keep(layer: int) -> Callable[[object, object, Any], None]:
+        def hook(_module: object, _inputs: object, output: Any) -> None:
+            if layer in caught:
+                raise RuntimeError(f"layer {layer} ran twice in one forward pass")
+            hidden = output[0] if isinstance(output, tuple) else output
+            caught[layer] = hidden[rows, at].float()
+
+        return hook
+
+    handles = [module.register_forward_hook(keep(layer)) for layer, module in layers.items()]
+    try:
+        yield caught
+    finally:
+        for handle in handles:
+            handle.remove()
+    if silent := sorted(layers.keys() - caught.keys()):
+        raise RuntimeError(f"layers {silent} did not run in the forward pass")
+
+
+def _check_finite(values: np.ndarray, rows: Sequence[int], layers: Sequence[int]) -> None:
+    """Names the first layer of streams [layers, rows, d_model], and in it the first row, with NaN or infinity."""
+    bad = ~np.isfinite(values).all(axis=2)
+    if bad.any():
+        layer = int(np.argmax(bad.any(axis=1)))
+        row = min(row for row, is_bad in zip(rows, bad[layer], strict=True) if is_bad)
+        raise UserError(
+            f"row {row}: NaN or infinity in the residual stream after layer {layers[layer]}; "
+            "set model.dtype: float32, or fetch the model again if it is"
+        )
+
+
+def identity(
+    params: ModelParams, model: "PreTrainedModel", weights: Mapping[str, Any], prompts: Sequence[str], tokens: Tokens
+) -> dict[str, Any]:
+    """Everything that decides the values of a residual stream, as plain JSON; `weights` as `weights_identity` says."""
+    import torch
+    import transformers
+
+    return {
+        "model": params.name,
+        "source": str(params.identity),
+        **weights,
+        "dtype": params.dtype,
+        "device": input_device(model).type,
+        "attention": str(model.config._attn_implementation),
+        "position": params.position,
+        "chat_template": params.chat_template,
+        "chat_prompts": tokens.chat,
+        "truncate": params.truncate,
+        "batches": {"tokens_per_batch": params.tokens_per_batch, "padding": "right", "order": "longest first"},
+        "n": len(prompts),
+        "prompts_sha256": digest(list(prompts)),
+        "tokens_sha256": digest(tokens.ids),  # the tokenizer and the chat template are in it
+        "positions_sha256": digest(tokens.at),
+        "adds_bos": tokens.adds_bos,
+        "unknown_tokens": tokens.unknown,
+        "truncated_prompts": tokens.truncated,
+        "transformers": str(transformers.__version__),
+        "torch": str(torch.__version__),
+    }

@@ -1,0 +1,61 @@
+"""The sections `model` and `saes` of the params: what is loaded, and how it is run."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from sae_transfer.core.params_section import ParamsSection
+
+
+class SaeParams(ParamsSection):
+    """An SAE on the residual stream after `layer`: a folder that SAELens saved (`path`), or `release` and `id`.
+
+    `override` takes an SAE that was trained on another model or with a BOS that the prompts lack; this is recorded.
+    """
+
+    layer: int = Field(ge=0)
+    path: Path | None = None
+    release: str | None = None
+    id: str | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    override: bool = False
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "SaeParams":
+        if (self.path is None) == (self.release is None) or (self.release is None) != (self.id is None):
+            raise ValueError("give either a path, or a release and an id")
+        return self
+
+
+class ModelParams(ParamsSection):
+    """The model and how it is run: all of it is part of what identifies an activation.
+
+    `name` is a folder or a hub id; `identity` is what DVC depends on in its place: the folder, or the pins of a hub
+    model (see `pins`), whose commit is loaded. `position` is explained in `tokens`. `device_map: auto` spreads a model
+    larger than the GPU over GPUs, host memory and disk (with accelerate); `max_memory` bounds each of them:
+    {"0": 70GiB, cpu: 100GiB}.
+    """
+
+    name: str
+    identity: Path
+    revision: str | None = None
+    layers: tuple[int, ...] = Field(min_length=1)
+    dtype: Literal["float32", "bfloat16"] = "float32"  # never float16: Gemma overflows
+    device: str = "auto"
+    device_map: Literal["auto"] | None = None
+    max_memory: dict[str, str] | None = None
+    tokens_per_batch: int = Field(default=8192, gt=0)
+    shard_rows: int = Field(default=4096, gt=0)  # prompts that are extracted together, and kept in one file
+    chat_template: bool = False
+    position: Literal["last", "last_content"] = "last"
+    prepend_bos: bool = False  # before prompts to which the tokenizer adds none (GPT-2), for SAEs that were trained so
+    truncate: bool = False
+    trust_remote_code: bool = False
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_are_indices(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if min(layers) < 0:
+            raise ValueError("layers are counted from 0 upwards")
+        return tuple(sorted(set(layers)))

@@ -1,0 +1,32 @@
+"""How many tokens a dataset's prompts have, by the model's tokenizer alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sae_transfer.data.overview import UNLIMITED, CountTokens, TokenCounts
+from sae_transfer.model import loading, tokens
+from sae_transfer.model.model_params import ModelParams
+
+
+def counter(params: ModelParams) -> CountTokens:
+    """Counts the tokens of prompts with the model's tokenizer, special tokens and chat template included; no weights.
+
+    Raises:
+        UserError: the tokenizer or the configuration cannot be had (why, and what to do).
+    """
+    model, tokenizer = loading.load_skeleton(params)
+    context = min(getattr(model.config, "max_position_embeddings", None) or UNLIMITED, tokenizer.model_max_length)
+    # Without a limit, so that prompts beyond it are counted and none is cut.
+    model.config.max_position_embeddings, tokenizer.model_max_length = UNLIMITED, UNLIMITED
+
+    def count(texts: Sequence[str], chat: Sequence[bool | None]) -> TokenCounts:
+        in_chat = [params.chat_template if each is None else each for each in chat]
+        found = tokens.tokenise(model, tokenizer, texts, params, in_chat)
+        lengths = np.array([len(ids) for ids in found.ids])
+        beyond = int((lengths > context).sum())
+        return TokenCounts(
+            float(np.median(lengths)), int(lengths.max()), context, beyond, int(lengths.sum()), found.unknown
+        )
+
+    return count

@@ -1,0 +1,118 @@
+"""A study checked before it runs: all that params, local files and local configurations can tell, in seconds."""
+
+import json
+from collections.abc import Mapping
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sae_transfer.core.errors import UserError
+from sae_transfer.core.files import missing
+from sae_transfer.data import splits
+from sae_transfer.data.example import Example
+from sae_transfer.data.loaders import loader_registry
+from sae_transfer.data.overlap import overlapping
+from sae_transfer.data.sources import restore_command
+from sae_transfer.model.saes import layer_of
+from sae_transfer.pipeline.params import Params
+from sae_transfer.stats.intervals import MIN_GROUPS, effective_groups
+
+Split = tuple[list[Example], list[Example]]
+
+
+def check(params: Params) -> list[str]:
+    """What is good to know of the study, in sentences.
+
+    Raises:
+        UserError: something would stop the study later: a file that is not there, a dataset that does not fill its
+            quotas, a layer beyond the model, an SAE that does not fit the model. The message names the param.
+    """
+    _check_there("model.identity", params.model.identity)
+    if params.study.saes:
+        _check_there("study.saes_identity", params.study.saes_identity)
+    config = _json(Path(params.model.name) / "config.json")
+    _check_layers(params, config.get("text_config", config))
+    for name in params.study.saes:
+        _check_sae(params, name, config.get("text_config", config))
+    return notes(params)
+
+
+def _check_there(param: str, path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"params.yaml: {param} = {missing(path, restore_command(path) or 'correct it')}")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _check_layers(params: Params, config: dict[str, Any]) -> None:
+    total = config.get("num_hidden_layers") or config.get("n_layer")
+    if total and max(params.model.layers) >= total:
+        raise UserError(
+            f"params.yaml: model.layers has {max(params.model.layers)}, "
+            f"but {params.model.name} has {total} layers, 0 to {total - 1}"
+        )
+
+
+def _check_sae(params: Params, name: str, config: dict[str, Any]) -> None:
+    sae = params.saes[name]
+    if sae.path is None:
+        return
+    _check_there(f"saes.{name}.path", sae.path)
+    about, width = _json(sae.path / "cfg.json"), config.get("hidden_size") or config.get("n_embd")
+    if width and about.get("d_in") not in (None, width):
+        raise UserError(
+            f"params.yaml: saes.{name}: d_in is {about['d_in']}, but {params.model.name} has {width} numbers a token; "
+            "choose an SAE of this model"
+        )
+    hook = (about.get("metadata") or {}).get("hook_name")
+    layer = None if hook is None else layer_of(hook)
+    if layer is not None and layer != sae.layer:
+        raise UserError(f"params.yaml: saes.{name}.layer = {sae.layer}, but its hook is {hook}; set it to {layer}")
+
+
+def _split(params: Params, name: str) -> Split:
+    dataset = params.datasets[name]
+    rows, test_rows = loader_registry.load(name, dataset)
+    return splits.split(rows, test_rows, dataset.n_train, dataset.n_test, params.seed, name, dataset.question_rule)
+
+
+def notes(params: Params) -> list[str]:
+    """What the datasets leave open: test rows that another one trains on, and test sets too small for intervals.
+
+    Raises:
+        UserError: a dataset cannot be loaded or split.
+    """
+    parts = {name: _split(params, name) for name in params.study.datasets}
+    return [*_shared_rows(parts), *_few_groups(parts)]
+
+
+def _few_groups(split: Mapping[str, Split]) -> list[str]:
+    told = []
+    for name, (_, test) in split.items():
+        n = effective_groups(np.array([row.label for row in test]), np.array([row.group for row in test]))
+        if n < MIN_GROUPS:
+            told.append(
+                f"the test rows of {name} are worth {n:.1f} groups, fewer than {MIN_GROUPS}: "
+                f"nothing that is tested on {name} has an interval or a p-value"
+            )
+    return told
+
+
+def _shared_rows(split: Mapping[str, Split]) -> list[str]:
+    parts = {name: [_contents(part) for part in each] for name, each in split.items()}
+    counts = {(a, b): int(overlapping(parts[b][1], parts[a][0]).sum()) for a, b in permutations(parts, 2)}
+    return [
+        f"{n} of {len(parts[b][1])} test rows of {b} stand among {a}'s training rows: they are left out of {a} -> {b}"
+        for (a, b), n in counts.items()
+        if n
+    ]
+
+
+def _contents(rows: list[Example]) -> pd.DataFrame:
+    return pd.DataFrame({"context": [row.context for row in rows], "question": [row.question for row in rows]})

@@ -1,0 +1,1 @@
+"""Probes: the rows that they read, how each kind is trained, saved and scored."""

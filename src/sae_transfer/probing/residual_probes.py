@@ -1,0 +1,129 @@
+"""Probes on the residual stream: logistic regression, difference of means, principal components."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sae_transfer.core.arrays import Floats, Ints
+from sae_transfer.core.randomness import rng_for
+from sae_transfer.probing.cross_validation import mean_over_folds
+from sae_transfer.probing.probe import Probe, decision_function
+from sae_transfer.probing.probe_params import ProbeParams
+from sae_transfer.probing.rows import Rows
+from sae_transfer.stats.logistic import rms_scaled, standardised
+from sae_transfer.stats.roc import auc
+
+
+def residual(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
+    """The residual stream probe: standardised L2 logistic regression, C by cross-validation (ties: the smaller C)."""
+    grid = sorted(params.C)
+    areas = [
+        [auc(decision_function(test.X, fit), test.labels) for fit in standardised(rest.X, rest.labels, grid)]
+        for rest, test in train.folded(params.n_folds, seed)
+    ]
+    C = grid[int(np.argmax(mean_over_folds(areas)))]
+    weights, bias = standardised(train.X, train.labels, [C])[0]
+    return [Probe("residual", "residual", weights, bias, C=C, scaling="standard")]
+
+
+def mean_difference(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
+    """The direction from the mean of the unanswerable rows to the mean of the answerable ones.
+
+    Its score is no logit: slope and offset come from a logistic regression of one variable on out-of-fold scores.
+    """
+    held_out = [
+        (decision_function(test.X, _mean_direction(rest)), test.labels)
+        for rest, test in train.folded(params.n_folds, seed)
+    ]
+    scores, labels = (np.concatenate(parts) for parts in zip(*held_out, strict=True))
+    slope, offset = rms_scaled(scores[:, None], labels, [1.0])[0]
+    weights, bias = _mean_direction(train)
+    return [Probe("mean_difference", "residual", weights, bias, platt_slope=float(slope[0]), platt_bias=offset)]
+
+
+def _mean_direction(train: Rows) -> tuple[Floats, float]:
+    X, positive = np.asarray(train.X, dtype=np.float64), train.labels == 1
+    high, low = X[positive].mean(axis=0), X[~positive].mean(axis=0)
+    return high - low, float((low - high) @ (high + low) / 2)
+
+
+def refit_residual(probe: Probe, train: Rows, _best: Ints, _seed: int, _params: ProbeParams) -> Probe:
+    """The residual probe, trained anew at its own C."""
+    weights, bias = standardised(train.X, train.labels, [probe.C])[0]
+    return replace(probe, weights=weights, bias=bias)
+
+
+def refit_mean_difference(_probe: Probe, train: Rows, _best: Ints, seed: int, params: ProbeParams) -> Probe:
+    """The difference of means, trained anew."""
+    return mean_difference(train, seed, params)[0]
+
+
+def shuffled_residual(train: Rows, seed: int, params: ProbeParams, C: float, place: str = "") -> list[Probe]:
+    """The negative control: the residual probe at its own C, trained on permuted labels, several times.
+
+    `place` names space and dataset, so that each has shuffles of its own.
+    """
+    probes = []
+    for repeat in range(params.repeats):
+        labels = rng_for(seed, "shuffled labels", place, repeat).permutation(train.labels)
+        weights, bias = standardised(train.X, labels, [C])[0]
+        probes.append(
+            Probe(
+                "shuffled_labels", "residual", weights, bias, C=C, repeat=repeat, scaling="standard", n_train=len(train)
+            )
+        )
+    return probes
+
+
+def pca(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
+    """Logistic regression on the k first principal components, k from the grid of N and C by cross-validation.
+
+    Components are centred, each of unit variance, and learnt anew in every fold; ties go to the smaller k, then the
+    smaller C. k ends where the rows do: n rows have n - 1 components.
+    """
+    folded = [(_principal(rest.X, max(params.N)), rest, test) for rest, test in train.folded(params.n_folds, seed)]
+    most = min(len(components) for (_, components), _, _ in folded)
+    grid, sizes = sorted(params.C), [k for k in sorted(params.N) if k <= most] or [max(most, 1)]
+    areas = mean_over_folds([_component_areas(*fold, sizes, grid) for fold in folded])
+    best = int(np.argmax(areas.max(axis=1)))
+    k, C = sizes[best], grid[int(np.argmax(areas[best]))]
+    mean, components = _principal(train.X, k)
+    weights, bias = standardised((train.X - mean) @ components.T, train.labels, [C])[0]
+    direction = components.T @ weights
+    return [
+        Probe("pca", "residual", direction, bias - float(mean @ direction), C=C, scaling="standard", n_components=k)
+    ]
+
+
+def _principal(X: NDArray[Any], k: int) -> tuple[Floats, Floats]:
+    """(mean [d], the k first principal directions [k or fewer, d]) of X [n, d]; constant X has one, which is 0."""
+    X = np.asarray(X, dtype=np.float64)
+    mean = X.mean(axis=0)
+    by_row, centred = len(X) < X.shape[1], X - mean  # the smaller Gram matrix has the same spectrum
+    variances, vectors = np.linalg.eigh(centred @ centred.T if by_row else centred.T @ centred)
+    varies = variances[::-1][:k] > 1e-12 * (X**2).sum()  # rounding gives constant columns a little
+    directions = vectors[:, ::-1][:, :k][:, varies]
+    if by_row:
+        directions = centred.T @ directions / np.sqrt(variances[::-1][:k][varies])
+    if not directions.size:
+        return mean, np.zeros((1, X.shape[1]))
+    signs = np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])])
+    return mean, (directions * signs).T
+
+
+def _component_areas(
+    basis: tuple[Floats, Floats], rest: Rows, test: Rows, sizes: list[int], grid: list[float]
+) -> list[list[float]]:
+    mean, components = basis
+    X, unseen = (rest.X - mean) @ components.T, (test.X - mean) @ components.T
+    return [
+        [auc(decision_function(unseen[:, :k], fit), test.labels) for fit in standardised(X[:, :k], rest.labels, grid)]
+        for k in sizes
+    ]
+
+
+def reconstruction(rebuilt: Rows, seed: int, params: ProbeParams) -> list[Probe]:
+    """The residual stream probe's training on what the SAE makes of the residual stream."""
+    return [replace(probe, kind="reconstruction", input="reconstruction") for probe in residual(rebuilt, seed, params)]

@@ -1,0 +1,76 @@
+"""What the report says in words, on worlds whose truth is known."""
+
+import pandas as pd
+import pytest
+
+from domains import FEW, domain, graded, resamples, table, twins, world
+from sae_transfer.analyses import oracle_gap, policies, predictors
+from sae_transfer.analyses.candidate_statistics import few_labels
+from sae_transfer.analyses.policies import Knowledge
+
+
+def findings(gaps, predicted, chosen):
+    return [*oracle_gap.summarise(gaps), *predictors.summarise(predicted), *policies.summarise(chosen)]
+
+
+def tables(domains):
+    best = resamples(domains, 2)
+    found = table(domains, best)
+    few = {each.name: few_labels(each, FEW, 0) for each in domains}
+    return (
+        oracle_gap.oracle_gaps(domains, 0.8, "narrow"),
+        predictors.predictors(found, twins(domains), "narrow"),
+        policies.policies(domains, Knowledge(best, found, few), "narrow"),
+    )
+
+
+@pytest.fixture(scope="module")
+def said():
+    return findings(*tables(world()))
+
+
+def sentence(said, *words):
+    found = [one for one in said if all(word in one for word in words)]
+    assert len(found) == 1, said
+    return found[0]
+
+
+def test_every_number_comes_with_the_domains_that_it_rests_on(said):
+    assert all("domains" in one for one in said if any(letter.isdigit() for letter in one))
+    assert not any("nan" in one for one in said)
+
+
+def test_what_was_planted_is_said(said):
+    missed = sentence(said, "1-sparse: A's selection loses")
+    assert "It missed a good feature in 3 of 12 cases" in missed  # from a to each of the others
+    assert "none existed in 0" in missed
+    assert "residual probes 0.98" in sentence(said, "The bound", "over all features")
+    assert "worst_case 0.0" in sentence(said, "1-sparse, mean regret")
+
+
+def test_what_predicts_is_said_apart_from_what_does_not():
+    said = findings(*tables(graded(400)))
+    predict, _, rest = sentence(said, "Seeing B's rows without labels").partition(" predict the AUC on B")
+    assert "agreement_sources" in predict
+    assert "density_shift" in rest
+    assert "consensus_mean" in sentence(said, "Seeing no row of B").partition(" predict the AUC on B")[0]
+
+
+def test_it_is_honest_where_nothing_predicts():
+    said = findings(*tables([domain(name, i, {}) for i, name in enumerate("abcd")]))
+    for sees in ("Seeing no row of B", "Seeing B's rows without labels"):
+        assert "predict the AUC on B" not in sentence(said, sees)
+        assert "hardly predict it" in sentence(said, sees)
+    assert "0 of 12" in sentence(said, "1-sparse: A's selection loses")
+
+
+def test_two_domains_are_too_few_and_it_says_so():
+    said = findings(*tables(world(names="ab")))
+    for kind in ("features", "sparse probes", "residual probes"):
+        assert f"For {kind} no combined predictor could be judged" in " ".join(said)
+
+
+def test_a_single_domain_leaves_nothing_to_say():
+    empty = tables(world(names="ab"))
+    said = findings(*(pd.DataFrame(one.iloc[:0]) for one in empty))
+    assert all("no combined predictor" in one for one in said)
