@@ -175,8 +175,12 @@ def checked(project):
     return project
 
 
-def test_check_says_that_all_is_well(checked, type_):
-    assert type_("check") == (0, "params.yaml is in order\n", "")
+def test_check_says_that_all_is_well_and_what_is_too_small_to_be_sure_of(checked, type_):
+    code, out, err = type_("check")
+    assert (code, err) == (0, "")
+    *notes, last = out.splitlines()
+    assert [note.split(" are worth")[0] for note in notes] == ["the test rows of alpha", "the test rows of beta"]
+    assert last == "params.yaml is in order"
 
 
 def test_check_tells_what_datasets_share_and_what_is_wrong(checked, type_):
