@@ -123,10 +123,10 @@ def table(domains, best, streams=None, whole_probes=True):
         if not a.same_rows(b)
         for one in made[a.name]
     ]
-    return joined(found, twins(domains))
+    return joined(found, same_data(domains))
 
 
-def twins(domains):
+def same_data(domains):
     return {a.name: a.names for a in domains}
 
 

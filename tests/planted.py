@@ -7,7 +7,7 @@ from sae_transfer.probing.probe_params import ProbeParams
 from sae_transfer.probing.rows import Rows
 
 SHARED, SPURIOUS = 17, 42
-QUICK = ProbeParams(n_folds=3, C=(0.01, 1.0), N=(2, 8, 32), top_k=3, repeats=4)
+QUICK = ProbeParams(n_folds=3, C_grid=(0.01, 1.0), N=(2, 8, 32), top_k=3, repeats=4)
 
 
 def balanced(rng, n):

@@ -31,7 +31,7 @@ def small(params):
     params["saes"] = {SAE: params["saes"][SAE]}
     params["datasets"] = {name: params["datasets"][name] | {"n_train": 60, "n_test": 40} for name in TRAINS}
     params["datasets"]["passages"]["variations"] = ["terse"]
-    params["probe"] |= {"C": [0.01, 1.0], "N": [2, 8], "top_k": 3, "repeats": 20, "matched_n_train": 40}
+    params["probe"] |= {"C_grid": [0.01, 1.0], "N": [2, 8], "top_k": 3, "repeats": 20, "matched_n_train": 40}
     params["transfer"]["resamples"] = 200
     params["bootstrap"] = {"resamples": 4, "seeds": 3}
     params["jobs"] = 1  # so small that starting processes would take longer

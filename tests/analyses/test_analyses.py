@@ -24,7 +24,7 @@ from sae_transfer.results.sections import look_up
 from sae_transfer.results.transfer_table import SCORE_COLUMNS
 
 D, WIDTH, N = 12, 40, 120
-PROBE = {"n_folds": 3, "C": [0.1, 1.0], "N": [2, 4], "top_k": 3, "repeats": 3, "matched_n_train": 80}
+PROBE = {"n_folds": 3, "C_grid": [0.1, 1.0], "N": [2, 4], "top_k": 3, "repeats": 3, "matched_n_train": 80}
 TOLD = ("similarity", "variations", "calibration", "saes", "splitting", "matches", "length", "regimes")
 
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from domains import FEW, domain, graded, resamples, table, twins, world
+from domains import FEW, domain, graded, resamples, same_data, table, world
 from sae_transfer.analyses import oracle_gap, policies, predictors
 from sae_transfer.analyses.candidate_statistics import few_labels
 from sae_transfer.analyses.policies import Knowledge
@@ -19,7 +19,7 @@ def tables(domains):
     few = {each.name: few_labels(each, FEW, 0) for each in domains}
     return (
         oracle_gap.oracle_gaps(domains, 0.8, "narrow"),
-        predictors.predictors(found, twins(domains), "narrow"),
+        predictors.predictors(found, same_data(domains), "narrow"),
         policies.policies(domains, Knowledge(best, found, few), "narrow"),
     )
 

@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from domains import PLANTED, again, domain, graded, relabelled, resamples, stream, table, twins, world
+from domains import PLANTED, again, domain, graded, relabelled, resamples, same_data, stream, table, world
 from planted import SHARED, SPURIOUS
 from sae_transfer.analyses import predictors as module
 from sae_transfer.analyses.candidate_statistics import LABEL_FREE, TARGET_ACCESS, with_consensus
@@ -33,7 +33,7 @@ def known(domains, best):
 
 @pytest.fixture(scope="module")
 def scores(domains, known):
-    return predictors(known, twins(domains))
+    return predictors(known, same_data(domains))
 
 
 def score(scores, predictor, scope, column="spearman", candidates="features", **where):
@@ -57,7 +57,7 @@ def test_the_combined_model_prefers_the_shared_feature_on_a_domain_that_it_never
 
 def test_what_predicts_is_told_from_what_does_not():
     domains = graded(10)
-    scores = predictors(table(domains, resamples(domains, 2)), twins(domains))
+    scores = predictors(table(domains, resamples(domains, 2)), same_data(domains))
     for predictor in ("consensus_mean", "agreement_sources", "agreement_target", "few_64"):
         assert score(scores, predictor, "pair", train="a", test="b") > 0.5
     assert score(scores, "cv_auc", "pair", train="a", test="b") < 0.3
@@ -66,7 +66,7 @@ def test_what_predicts_is_told_from_what_does_not():
 
 def test_on_noise_nothing_predicts():
     domains = [domain(name, i, {}, resamples=10) for i, name in enumerate("abcd")]
-    scores = predictors(table(domains, resamples(domains, 2)), twins(domains))
+    scores = predictors(table(domains, resamples(domains, 2)), same_data(domains))
     within = scores[(scores.scope == "within") & (scores.target_access != "labels")]["spearman"].dropna()
     assert within.abs().max() < 0.25
     held = scores[(scores.scope == "held_out") & (scores.target_access != "labels") & (scores.candidates == "features")]
@@ -172,7 +172,7 @@ def test_spearman_is_missing_for_few_or_constant_values():
 def test_two_domains_leave_nothing_to_learn_from(domains, best):
     found = table(domains[:2], best)
     assert found["predicted"].isna().all()
-    scores = predictors(found, twins(domains[:2]))
+    scores = predictors(found, same_data(domains[:2]))
     held = scores[scores.scope == "held_out"]
     assert len(held)
     assert held["spearman"].isna().all()
@@ -186,7 +186,7 @@ def test_the_same_rows_under_two_names_count_once_and_are_left_out_together(doma
     among = [a, b, twin, c, d]
     best = best | {twin.name: best["b"]}
     found = table(among, best)
-    scores = predictors(found, twins(among))
+    scores = predictors(found, same_data(among))
     held = scores[(scores.scope == "held_out") & (scores.predictor == COMBINED) & (scores.candidates == "features")]
     assert set(held["held_out"]) == {"a", "b", "c", "d"}
     assert score(scores, "cv_auc", "across", "n_domains") == 4
@@ -198,7 +198,7 @@ def test_the_same_rows_under_two_names_count_once_and_are_left_out_together(doma
 def test_a_domain_with_one_class_among_its_test_rows_is_left_aside(domains, best):
     one = replace(domains[1], test=replace(domains[1].test, labels=np.ones_like(domains[1].test.labels)))
     among = [domains[0], one, *domains[2:]]
-    scores = predictors(table(among, best), twins(among))
+    scores = predictors(table(among, best), same_data(among))
     assert not (scores["test"] == "b").any()
     assert np.isfinite(score(scores, "agreement_sources", "within"))
 
@@ -208,7 +208,7 @@ def test_constant_activations_do_not_stop_the_rest(domains, best):
     streams = {
         name: replace(each, train=replace(each.train, X=np.ones_like(each.train.X))) for name, each in streams.items()
     }
-    scores = predictors(table(domains, best, streams), twins(domains))
+    scores = predictors(table(domains, best, streams), same_data(domains))
     assert "no pair has a value" in score(scores, "mahalanobis_test", "within", "reason")
     assert np.isfinite(score(scores, COMBINED, "held_out", "r2", held_out="b", role="target"))
     assert set(LABEL_FREE) <= set(scores["predictor"])

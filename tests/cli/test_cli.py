@@ -31,7 +31,7 @@ PARAMS = demo_params.demo(
         name: {"loader": "table", "path": f"data/demo/{name}.jsonl", "n_train": 4, "n_test": 4}
         for name in ("alpha", "beta", "v1.5")
     },
-    probe={"n_folds": 2, "C": [1.0], "N": [2], "top_k": 2, "repeats": 2, "matched_n_train": 4},
+    probe={"n_folds": 2, "C_grid": [1.0], "N": [2], "top_k": 2, "repeats": 2, "matched_n_train": 4},
     transfer={"resamples": 10, "whole": False},
     bootstrap={"resamples": 2, "seeds": 2},
     tracking={"uri": None, "experiment": "tests"},

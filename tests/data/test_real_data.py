@@ -46,7 +46,7 @@ PARAMS = demo_params.demo(
     model={"name": "model", "identity": "model", "layers": [LAYER], "device": "cpu"},
     saes={"random": {"layer": LAYER, "path": "sae"}},
     datasets=WHOLE | FEW,
-    probe={"n_folds": 3, "C": [0.01, 1.0], "N": [2, 8], "top_k": 3, "repeats": 2, "matched_n_train": 120},
+    probe={"n_folds": 3, "C_grid": [0.01, 1.0], "N": [2, 8], "top_k": 3, "repeats": 2, "matched_n_train": 120},
     transfer={"resamples": 50},
     verbal={"abstaining": []},
 )

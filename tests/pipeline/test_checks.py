@@ -111,9 +111,12 @@ def assign(params, *path, value):
             lambda p: assign(p, "probe", "layer_3", value={"people": {"N": [8]}}),
             "probe.layer_3.people.N: the probes of",
         ),
-        (lambda p: p["sweep"].update(C=[1.0, 0.1]), "C runs from the smaller to the larger, not 1 to 0.1"),
+        (lambda p: p["sweep"].update(C_range=[1.0, 0.1]), "C_range runs from the smaller to the larger, not 1 to 0.1"),
         (lambda p: p["sweep"].update(ranking=[]), "ranking and scaling each need a choice"),
-        (lambda p: p["sweep"].update(grid=True, C=[0.01, 1.0]), "leaves out 0.001 of the grid probe.C; widen it"),
+        (
+            lambda p: p["sweep"].update(grid=True, C_range=[0.01, 1.0]),
+            "leaves out 0.001 of probe.C_grid; widen it",
+        ),
         (lambda p: p["sweep"].update(grid=True, scaling=["none"]), "sweep.scaling lacks the grid's rms; add it"),
         (lambda p: p["sweep"].update(grid=True, trials=29), "sweep.trials = 29, but the grid has 30 points; raise it"),
         (

@@ -314,7 +314,7 @@ def made_again(project, change, stage=Project.stage):
 
 
 def test_one_override_refits_one_item_alone(fresh):
-    change = partial(fresh.edit, lambda params: params["probe"].update({SAE: {"people": {"C": [0.1]}}}))
+    change = partial(fresh.edit, lambda params: params["probe"].update({SAE: {"people": {"C_grid": [0.1]}}}))
     made = made_again(fresh, change)
     assert {path for path in made if path.startswith("probes/")} == {f"probes/{SAE}/people.safetensors"}
     assert not [path for path in made if path.startswith(("prompts/", "activations/", "features/", "verbal/"))]

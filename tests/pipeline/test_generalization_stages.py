@@ -11,7 +11,7 @@ from scipy import sparse
 from domains import COMMON, DECODER, PLANTED, D, rows
 from planted import SHARED, SPURIOUS
 from sae_transfer.analyses import candidate_table, oracle_gap, policies, predictors, stability
-from sae_transfer.analyses.domains import domains_of, twins
+from sae_transfer.analyses.domains import domains_of, same_data
 from sae_transfer.artifacts import activations, features, resamples
 from sae_transfer.artifacts.features import Decoder, Directions, Health
 from sae_transfer.core import files, paths
@@ -28,7 +28,7 @@ PARAMS = {
     "model": {"name": "tiny", "identity": "models/tiny", "layers": [1]},
     "saes": {SAE: {"layer": 1, "path": "models/saes/tiny_1"}},
     "datasets": {name: {"loader": "table", "path": "x.jsonl", "n_train": 120, "n_test": 80} for name in NAMES},
-    "probe": {"n_folds": 3, "C": [0.01, 1.0], "N": [2, 8], "top_k": 3, "repeats": 2, "matched_n_train": 60},
+    "probe": {"n_folds": 3, "C_grid": [0.01, 1.0], "N": [2, 8], "top_k": 3, "repeats": 2, "matched_n_train": 60},
     "transfer": {"resamples": 400, "whole": False},
     "generalization": {"few_labels": [16], "draws": 2, "good_auc": 0.8},
     "bootstrap": {"resamples": 4, "seeds": 3},
@@ -177,8 +177,8 @@ def test_datasets_that_share_most_of_their_prompts_are_one(fresh):
         table = table.assign(question=[f"A  {i}" if i < shared else f"b {i}" for i in range(200)] * 2)
         files.write_table(fresh.path(paths.PROMPTS) / "b.parquet", table)
         names = {"a", "b"} if together else {"a"}
-        assert twins(fresh)["a"] == names
-        assert twins(fresh)["c"] == {"c"}
+        assert same_data(fresh)["a"] == names
+        assert same_data(fresh)["c"] == {"c"}
 
 
 def test_two_runs_give_the_same_bytes(fresh, study):

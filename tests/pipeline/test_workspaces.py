@@ -27,7 +27,7 @@ def times(project, folder):
 
 def test_a_checkout_of_another_commit_brings_its_items_and_computes_nothing(project, fresh):
     committed(fresh)
-    fresh.edit(lambda params: params["probe"].update(C=[0.1]))
+    fresh.edit(lambda params: params["probe"].update(C_grid=[0.1]))
     fresh.dvc("repro")
     committed(fresh, "another grid")
     assert fresh.hashes("results") != project.hashes("results")
@@ -88,7 +88,7 @@ def test_a_colleague_without_data_weights_or_gpu_pulls_what_was_made_and_goes_on
     assert not (clone.folder / "data/demo").exists()
     assert clone.hashes(*MADE) == project.hashes(*MADE)
     kept = times(clone, "artifacts/features")
-    clone.edit(lambda params: params["probe"].update(C=[0.1]))
+    clone.edit(lambda params: params["probe"].update(C_grid=[0.1]))
     said = clone.dvc("repro", "--allow-missing", "track")
     assert stages_run(said) == ["inputs", *STAGES[5:]]
     assert times(clone, "artifacts/features") == kept

@@ -70,7 +70,7 @@ def test_with_more_columns_than_rows_the_gradient_vanishes_too(C, kind):
     """scikit-learn's own error is larger here, so the oracle is the condition that every optimum meets."""
     for n, d in ((40, 90), (60, 61), (60, 500)):
         X, labels = columns_and_labels(n, d, kind)
-        weights, bias = logistic.unscaled(X, labels, [C])[0]
+        weights, bias = logistic.fit_path(X, labels, [C], "none")[0]
         wrong = expit(X @ weights + bias) - labels
         np.testing.assert_allclose(X.T @ wrong + weights / C, 0, atol=1e-5)
         assert abs(wrong.sum()) < 1e-6
@@ -79,7 +79,7 @@ def test_with_more_columns_than_rows_the_gradient_vanishes_too(C, kind):
 def test_copies_of_rows_with_more_columns_than_rows_are_rows():
     X, labels = columns_and_labels(40, 90, "noisy")
     rows = np.repeat(np.arange(40), np.arange(40) % 3)
-    (weights, bias), *_ = logistic.unscaled(X[rows], labels[rows], [1.0])
+    (weights, bias), *_ = logistic.fit_path(X[rows], labels[rows], [1.0], "none")
     expected = scikit_learns(X[rows], labels[rows], 1.0)
     np.testing.assert_allclose(np.r_[weights, bias], expected, atol=1e-4)
 
@@ -99,7 +99,7 @@ def test_standardised_fits_fold_the_scaling_into_the_weights(n, d):
     X = X * np.geomspace(1e-4, 1e4, d) + np.arange(d)
     Z = (X - X.mean(axis=0)) / X.std(axis=0)
     grid = [0.001, 0.1, 10.0]
-    for (weights, bias), C in zip(logistic.standardised(X, labels, grid), grid, strict=True):
+    for (weights, bias), C in zip(logistic.fit_path(X, labels, grid, "standard"), grid, strict=True):
         expected = scikit_learns(Z, labels, C)
         np.testing.assert_allclose(X @ weights + bias, Z @ expected[:-1] + expected[-1], atol=1e-3)
         np.testing.assert_allclose(weights * X.std(axis=0), expected[:-1], atol=1e-4)
@@ -111,7 +111,7 @@ def test_rms_scaled_fits_fold_the_scaling_into_the_weights_and_do_not_centre(n, 
     X = np.abs(X) * np.geomspace(1e-4, 1e4, d)
     rms = np.sqrt(np.mean(X**2, axis=0))
     grid = [0.001, 0.1, 10.0]
-    for (weights, bias), C in zip(logistic.rms_scaled(X, labels, grid), grid, strict=True):
+    for (weights, bias), C in zip(logistic.fit_path(X, labels, grid, "rms"), grid, strict=True):
         expected = scikit_learns(X / rms, labels, C)
         np.testing.assert_allclose(np.r_[weights * rms, bias], expected, atol=1e-4)
 
@@ -120,7 +120,7 @@ def test_rms_scaled_fits_fold_the_scaling_into_the_weights_and_do_not_centre(n, 
 def test_a_constant_column_gets_no_weight(value):
     X, labels = columns_and_labels(100, 5, "noisy")
     X[:, 2] = value
-    weights, bias = logistic.standardised(X, labels, [1.0])[0]
+    weights, bias = logistic.fit_path(X, labels, [1.0], "standard")[0]
     assert weights[2] == 0
     assert np.isfinite([*weights, bias]).all()
 
@@ -128,7 +128,7 @@ def test_a_constant_column_gets_no_weight(value):
 def test_a_silent_feature_gets_no_weight():
     X, labels = columns_and_labels(100, 5, "noisy")
     X[:, 2] = 0
-    assert logistic.rms_scaled(X, labels, [1.0])[0][0][2] == 0
+    assert logistic.fit_path(X, labels, [1.0], "rms")[0][0][2] == 0
 
 
 # what is selected
@@ -149,7 +149,7 @@ def test_equal_areas_go_to_the_smaller_n_and_the_smaller_c():
 
 
 def test_the_order_of_the_grids_changes_nothing():
-    turned = QUICK.model_copy(update={"C": QUICK.C[::-1], "N": QUICK.N[::-1]})
+    turned = QUICK.model_copy(update={"C_grid": QUICK.C_grid[::-1], "N": QUICK.N[::-1]})
     train = sae_domain(1, planted=ONE_SHARED)
     assert same(sae_probes.sparse_probes(train, 0, QUICK), sae_probes.sparse_probes(train, 0, turned))
     train = layer_domain(1)
@@ -158,7 +158,7 @@ def test_the_order_of_the_grids_changes_nothing():
 
 def test_residual_keeps_the_c_with_the_best_mean_area():
     train, grid = layer_domain(3, n=80, d=10, direction=np.r_[1.5, np.zeros(9)]), (0.0001, 0.01, 1.0, 100.0)
-    params = QUICK.model_copy(update={"C": grid})
+    params = QUICK.model_copy(update={"C_grid": grid})
     areas = []
     for rest, test in train.folded(3, 0):
         mean, deviation = rest.X.mean(axis=0), rest.X.std(axis=0)
@@ -292,7 +292,7 @@ def test_ranking_outside_the_folds_would_make_noise_look_predictive():
     best = sae_probes.ranked(wide, 0, QUICK).feature_ids[:32]
     areas = []
     for rest, test in wide.folded(3, 0):
-        weights, _ = logistic.rms_scaled(rest.X[:, best].toarray(), rest.labels, [1.0])[0]
+        weights, _ = logistic.fit_path(rest.X[:, best].toarray(), rest.labels, [1.0], "rms")[0]
         areas.append(auc(test.X[:, best] @ weights, test.labels))
     assert np.mean(areas) > 0.7
 
@@ -520,7 +520,7 @@ def test_ranking_and_scaling_are_recorded_and_change_the_probes(change):
 
 
 def test_the_scaling_is_what_is_cross_validated():
-    train, one = sae_domain(5, planted={SHARED: (0.3, 0.5)}), {"C": (0.01,), "N": (8,)}
+    train, one = sae_domain(5, planted={SHARED: (0.3, 0.5)}), {"C_grid": (0.01,), "N": (8,)}
     rms, none = (QUICK.model_copy(update={**one, "scaling": scaling}) for scaling in ("rms", "none"))
     areas = [
         only(cross_validate(partial(sae_probes.sparse_probes, params=p), train, 0, p), "sparse_n")[0].cv_auc
@@ -530,11 +530,12 @@ def test_the_scaling_is_what_is_cross_validated():
 
 
 def test_overrides_hold_for_their_space_and_training_set_alone():
-    section = {"C": [1.0], "top_k": 3, "wide": {"people": {"C": [0.1], "N": [8], "ranking": "mean_difference"}}}
+    of_people = {"C_grid": [0.1], "N": [8], "ranking": "mean_difference"}
+    section = {"C_grid": [1.0], "top_k": 3, "wide": {"people": of_people}}
     params = parse(ProbeParams, section, "probe")
-    assert params.at("narrow", "people") == params.at("wide", "sums") == ProbeParams(C=(1.0,), top_k=3)
+    assert params.at("narrow", "people") == params.at("wide", "sums") == ProbeParams(C_grid=(1.0,), top_k=3)
     chosen = params.at("wide", "people")
-    assert chosen == ProbeParams(C=(0.1,), N=(8,), ranking_n="mean_difference", top_k=3)
+    assert chosen == ProbeParams(C_grid=(0.1,), N=(8,), ranking_n="mean_difference", top_k=3)
     assert (chosen.ranking, chosen.rule_n) == ("auc", "mean_difference")
     assert params.rule_n == "auc"
 
@@ -564,12 +565,12 @@ def test_an_overridden_ranking_changes_the_n_sparse_probes_rule_alone():
         ({"n_fold": 3}, "unknown key probe.n_fold; did you mean n_folds?"),
         ({"wide": None}, "unknown key probe.wide"),
         ({"wide": {"people": {"n": [8]}}}, "unknown key probe.wide.people.n"),
-        ({"wide": {"people": {"top_k": 3}}}, "unknown key probe.wide.people.top_k; known: C, N, ranking, scaling"),
+        ({"wide": {"people": {"top_k": 3}}}, "unknown key probe.wide.people.top_k; known: C_grid, N, ranking, scaling"),
         ({"wide": {"people": [8]}}, "probe.wide.people = [8]: Input should be a valid dictionary"),
         ({"wide": {"people": {"scaling": "max"}}}, "probe.wide.people.scaling = 'max'"),
         ({"overrides": {"wide": {"people": {}}}}, "unknown key probe.overrides.wide.people"),
-        ({"C": []}, "probe.C = []"),
-        ({"C": [0.0]}, "probe.C.0 = 0.0: Input should be greater than 0"),
+        ({"C_grid": []}, "probe.C_grid = []"),
+        ({"C_grid": [0.0]}, "probe.C_grid.0 = 0.0: Input should be greater than 0"),
         ({"N": [0]}, "probe.N.0 = 0: Input should be greater than 0"),
     ],
 )

@@ -93,7 +93,7 @@ def test_probes_of_a_layer_are_trained_anew_at_their_own_c():
     part = train.take(np.arange(0, 240, 3))
     other = refit(fitted, part, 0, QUICK).probes
     assert other[0].C == 0.123
-    np.testing.assert_array_equal(other[0].weights, logistic.standardised(part.X, part.labels, [0.123])[0][0])
+    np.testing.assert_array_equal(other[0].weights, logistic.fit_path(part.X, part.labels, [0.123], "standard")[0][0])
     np.testing.assert_array_equal(
         other[1].weights, part.X[part.labels == 1].mean(axis=0) - part.X[part.labels == 0].mean(axis=0)
     )

@@ -77,8 +77,8 @@ def test_apply_writes_the_winners_and_runs_nothing(type_, project):
     section = Params.read().probe
     for train in ("alpha", "beta"):
         chosen = section.at("small", train)
-        assert len(chosen.N) == len(chosen.C) == 1
-        assert f"probe.small.{train}: C {chosen.C[0]:g}, N {chosen.N[0]}, {chosen.rule_n}, {chosen.scaling}" in out
+        assert len(chosen.N) == len(chosen.C_grid) == 1
+        assert f"probe.small.{train}: C {chosen.C_grid[0]:g}, N {chosen.N[0]}, {chosen.rule_n}, {chosen.scaling}" in out
     assert {name: Path(f"studies/sweep.{name}").read_bytes() for name in trials} == trials
     assert type_("sweep", *QUIET, "-q") == (0, "", "")  # and what was applied does not change the search space
     code, out, _ = type_("sweep", "--apply", "--n-max", "2")

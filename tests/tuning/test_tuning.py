@@ -47,10 +47,10 @@ PARAMS = demo_params.demo(
     datasets={
         name: {"loader": "table", "path": f"data/demo/{name}.jsonl", "n_train": 120, "n_test": 60} for name in PLANTED
     },
-    probe={"n_folds": 3, "C": [0.01, 1.0], "N": [2, 8], "top_k": 2, "repeats": 2, "matched_n_train": 120},
+    probe={"n_folds": 3, "C_grid": [0.01, 1.0], "N": [2, 8], "top_k": 2, "repeats": 2, "matched_n_train": 120},
     transfer={"resamples": 50, "whole": False},
     tracking={},
-    sweep={"n_max": 16, "trials": 14, "C": [0.001, 10.0]},
+    sweep={"n_max": 16, "trials": 14, "C_range": [0.001, 10.0]},
 )
 SMALL = sae_features("small", 2)
 
@@ -143,7 +143,7 @@ def test_the_log_loss_is_scikit_learns_mean_over_the_folds(train):
 
 def test_the_best_of_the_grid_is_what_the_fit_stage_chooses(train):
     folds = objective.folds(train, 0, QUICK, ("auc",), 32)
-    grid = [Choice(C, n, "auc", "rms") for n in QUICK.N for C in QUICK.C]
+    grid = [Choice(C, n, "auc", "rms") for n in QUICK.N for C in QUICK.C_grid]
     every = tuple(Trial(i, "complete", vars(choice), *area_and_loss(folds, choice)) for i, choice in enumerate(grid))
     best = trials.winner(Sweep("s", "small", "alpha", {}, every)).choice
     fitted = next(p for p in sae_probes.sparse_probes(train, 0, QUICK) if p.kind == "sparse_n" and p.selected)
@@ -236,7 +236,9 @@ def test_the_two_objectives_give_a_front_whose_every_point_is_worth_its_features
 def test_the_grid_is_covered_exactly_once_before_anything_else(project):
     (found,) = swept(grid=True, trials=8)
     grid = [
-        {"C": C, "N": n, "ranking": "auc", "scaling": "rms"} for n in PARAMS["probe"]["N"] for C in PARAMS["probe"]["C"]
+        {"C": C, "N": n, "ranking": "auc", "scaling": "rms"}
+        for n in PARAMS["probe"]["N"]
+        for C in PARAMS["probe"]["C_grid"]
     ]
     assert [trial.params for trial in found.complete[:4]] == grid
     assert len(found.complete) == 8
@@ -456,7 +458,7 @@ def test_a_workers_mistake_is_one_line(project):
     ("change", "said"),
     [
         ({"n_max": 8}, r"n_max = 16 there, 8 now"),
-        ({"C": [0.01, 1.0]}, r"C = \[0.001, 10.0\] there, \[0.01, 1.0\] now"),
+        ({"C_range": [0.01, 1.0]}, r"C = \[0.001, 10.0\] there, \[0.01, 1.0\] now"),
         ({"scaling": ["rms"]}, r"scaling = \['rms', 'standard', 'none'\] there, \['rms'\] now"),
         ({"mode": "pareto"}, r"mode = auc there, pareto now"),
     ],
@@ -537,8 +539,8 @@ def test_a_name_that_the_study_does_not_have_is_told_the_closest():
 
 
 def test_a_range_of_c_runs_upwards():
-    with pytest.raises(UserError, match=r"^sweep: C runs from the smaller to the larger"):
-        parse(SweepParams, {"C": [1.0, 0.1]}, "sweep")
+    with pytest.raises(UserError, match=r"^sweep: C_range runs from the smaller to the larger"):
+        parse(SweepParams, {"C_range": [1.0, 0.1]}, "sweep")
 
 
 # winners into params.yaml
@@ -553,16 +555,16 @@ def test_applying_adds_lines_and_changes_none_of_the_others(tmp_path):
     apply.apply(path, winners)
     added = [
         "  narrow_3:",
-        "    people: {C: [1.0e-05], N: [8], ranking: auc, scaling: none}",
+        "    people: {C_grid: [1.0e-05], N: [8], ranking: auc, scaling: none}",
         "  wide_3:",
-        "    sums: {C: [20.0], N: [1], ranking: mean_difference, scaling: rms}",
+        "    sums: {C_grid: [20.0], N: [1], ranking: mean_difference, scaling: rms}",
     ]
     lines = path.read_text().splitlines()
     assert [line for line in lines if line not in added] == before.splitlines()
     at = lines.index(added[0])
     assert lines[at : at + 4] == added
     assert lines[at - 1].startswith("  matched_n_train")
-    assert Params.read(path).probe.at("narrow_3", "people").C == (1e-5,)
+    assert Params.read(path).probe.at("narrow_3", "people").C_grid == (1e-5,)
 
 
 def test_applying_again_replaces_what_was_applied(tmp_path):
@@ -571,8 +573,8 @@ def test_applying_again_replaces_what_was_applied(tmp_path):
     apply.apply(path, {("a", "x"): Choice(0.5, 8, "auc", "rms")})
     apply.apply(path, {("a", "x"): Choice(0.25, 4, "auc", "rms"), ("a", "y"): Choice(0.5, 2, "auc", "none")})
     assert path.read_text() == (
-        "probe:\n  N: [1, 2]   # sizes\n  a:\n    x: {C: [0.25], N: [4], ranking: auc, scaling: rms}\n"
-        "    y: {C: [0.5], N: [2], ranking: auc, scaling: none}\n\n# the rest\nseed: 0\n"
+        "probe:\n  N: [1, 2]   # sizes\n  a:\n    x: {C_grid: [0.25], N: [4], ranking: auc, scaling: rms}\n"
+        "    y: {C_grid: [0.5], N: [2], ranking: auc, scaling: none}\n\n# the rest\nseed: 0\n"
     )
 
 

@@ -18,7 +18,7 @@ from sae_transfer.probing.search import column_auc
 from sae_transfer.stats.correlations import correlations
 from sae_transfer.stats.cosines import cosine, mahalanobis_cosine
 from sae_transfer.stats.distances import distances
-from sae_transfer.stats.logistic import standardised
+from sae_transfer.stats.logistic import fit_path
 from sae_transfer.stats.roc import auc
 
 SEPARATION_C = 0.01
@@ -170,7 +170,7 @@ def _explained(table: pd.DataFrame) -> pd.DataFrame:
 def separability(a: Rows, b: Rows, k: int, seed: int) -> float:
     """AUC of telling A's rows from B's, by logistic regression with k-fold cross-validation by group.
 
-    Groups of one name share a fold, so that the same rows under two names give 0.5 and not a memory of their twins.
+    Groups of one name share a fold, so that the same rows under two names give 0.5 and not a memory of each other.
 
     Returns:
         NaN where a dataset has fewer than k groups.
@@ -182,6 +182,6 @@ def separability(a: Rows, b: Rows, k: int, seed: int) -> float:
         folds = list(both.folded(k, seed))
     except UserError:
         return np.nan
-    fits = [standardised(rest.X, rest.labels, [SEPARATION_C])[0] for rest, _ in folds]
+    fits = [fit_path(rest.X, rest.labels, [SEPARATION_C], "standard")[0] for rest, _ in folds]
     areas = [auc(decision_function(test.X, fit), test.labels) for fit, (_, test) in zip(fits, folds, strict=True)]
     return float(np.mean(areas))

@@ -11,7 +11,7 @@ from sae_transfer.analyses.analysis import Analysis, by_sae
 from sae_transfer.analyses.candidate_statistics import STATISTICS, few_labels, separability, statistics, with_consensus
 from sae_transfer.analyses.candidates import Candidates, Stream
 from sae_transfer.analyses.domains import KEYS, Domain, domains_of, pairs
-from sae_transfer.analyses.predictors import Twins, predicted_auc
+from sae_transfer.analyses.predictors import SameData, predicted_auc
 from sae_transfer.core.randomness import rng_for
 from sae_transfer.core.space import Space, residual_stream
 from sae_transfer.probing.kinds import selected
@@ -59,12 +59,12 @@ def compute(study: "Study", part: str) -> pd.DataFrame:
     return joined(tables, {domain.name: domain.names for domain in found})
 
 
-def joined(tables: Sequence[pd.DataFrame], twins: Twins) -> pd.DataFrame:
+def joined(tables: Sequence[pd.DataFrame], same_data: SameData) -> pd.DataFrame:
     """What is known of all pairs, with the columns of `TABLE` first; a single domain has no pairs and no rows."""
     if not tables:
         return TABLE.frame([])
     table = with_consensus(pd.concat(tables, ignore_index=True))
-    table = table.assign(predicted=predicted_auc(table, twins))
+    table = table.assign(predicted=predicted_auc(table, same_data))
     return table[[*TABLE.names, *table.columns.difference(TABLE.names, sort=False)]]
 
 

@@ -32,7 +32,7 @@ KEYS = (
     Column("test", "text", "B, the dataset that they are used on", heading="B"),
 )
 ACCESS = Column("target_access", "text", "what is seen of B's training rows: no, rows, labels", heading="sees of B")
-N_DOMAINS = Column("n_domains", "integer", "domains that the number rests on, twins counted once", heading="domains")
+N_DOMAINS = Column("n_domains", "integer", "domains behind the number, the same data counted once", heading="domains")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Domain:
 
 def domains_of(study: "Study", sae: Space) -> list[Domain]:
     """Every dataset of the study under its own template, with the probes of the standard procedure at full size."""
-    return [_domain(study, sae, name, names) for name, names in twins(study).items()]
+    return [_domain(study, sae, name, names) for name, names in same_data(study).items()]
 
 
 def _domain(study: "Study", sae: Space, name: str, names: frozenset[str]) -> Domain:
@@ -106,7 +106,7 @@ def _domain(study: "Study", sae: Space, name: str, names: frozenset[str]) -> Dom
     )
 
 
-def twins(study: "Study") -> dict[str, frozenset[str]]:
+def same_data(study: "Study") -> dict[str, frozenset[str]]:
     """By dataset, all names for the same rows: they share more than half of the smaller one's own prompts."""
     prompts = {name: set(contents(study.prompts(name).iloc[study.at(name, None)])) for name in study.datasets}
 

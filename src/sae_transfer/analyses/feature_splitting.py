@@ -25,7 +25,7 @@ from sae_transfer.results.schema import REASON, Column, Table, estimate, estimat
 from sae_transfer.results.transfer_table import TRANSFER
 from sae_transfer.stats import intervals, roc
 from sae_transfer.stats.correlations import correlations
-from sae_transfer.stats.logistic import rms_scaled
+from sae_transfer.stats.logistic import fit_path
 
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study
@@ -139,7 +139,7 @@ def _cv_auc(X: Floats, labels: NDArray[np.int_], fold: Ints) -> float:
     areas = []
     for number in np.unique(fold):
         unseen = fold == number
-        fit = rms_scaled(X[~unseen], labels[~unseen], [1.0])[0]
+        fit = fit_path(X[~unseen], labels[~unseen], [1.0], "rms")[0]
         areas.append(roc.auc(decision_function(X[unseen], fit), labels[unseen]))
     return float(np.mean(areas))
 

@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from sae_transfer.analyses.analysis import Analysis, by_sae
 from sae_transfer.analyses.candidate_statistics import FEW, LABEL_FREE, TARGET_ACCESS, starting, with_consensus
 from sae_transfer.analyses.candidates import FEATURES
-from sae_transfer.analyses.domains import ACCESS, KEYS, N_DOMAINS, twins
+from sae_transfer.analyses.domains import ACCESS, KEYS, N_DOMAINS, same_data
 from sae_transfer.core.arrays import Floats
 from sae_transfer.results.schema import REASON, Column, Table, integers, numbers, texts
 from sae_transfer.results.sections import Picture, Section, Tables, look_up
@@ -18,7 +18,7 @@ from sae_transfer.results.sections import Picture, Section, Tables, look_up
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study
 
-Twins = Mapping[str, frozenset[str]]  # by domain name, all names that stand for the same rows, its own included
+SameData = Mapping[str, frozenset[str]]  # by domain name, all names that stand for the same rows, its own included
 Models = Mapping[str, list[list[str]]]  # by predictor, the columns of its models: one model, or one a draw
 Row = dict[str, Any]
 
@@ -73,12 +73,12 @@ TABLE = Table(
 )
 
 
-def predictors(table: pd.DataFrame, twins: Twins, sae: str = "") -> pd.DataFrame:
+def predictors(table: pd.DataFrame, same_data: SameData, sae: str = "") -> pd.DataFrame:
     """Scores every predictor on a table of candidates, with the columns of `TABLE`.
 
     Args:
         table: what `statistics` gave, of all pairs, with a column `predicted` (see `predicted_auc`).
-        twins: all names of each domain, of the whole study.
+        same_data: all names of each domain, of the whole study.
         sae: the name of the SAE.
     """
     rows: list[dict[str, Any]] = []
@@ -86,7 +86,7 @@ def predictors(table: pd.DataFrame, twins: Twins, sae: str = "") -> pd.DataFrame
     for kind, origins in KINDS.items():
         part = known[known["origin"].isin(origins)].reset_index(drop=True)
         models = _models(part) if len(part) else {}
-        for name, row in (*_alone(part, models, twins, kind), *_held_out(part, models, twins)):
+        for name, row in (*_alone(part, models, same_data, kind), *_held_out(part, models, same_data)):
             sees = "rows" if name == COMBINED else TARGET_ACCESS.get(name, "labels")
             rows.append({"sae": sae, "candidates": kind, "predictor": name, "target_access": sees} | row)
     return TABLE.frame(rows)
@@ -98,14 +98,14 @@ def _models(table: pd.DataFrame) -> Models:
     return single | {n: [[draw] for draw in starting(table, f"{n}.")] for n in few} | {COMBINED: [LABEL_FREE]}
 
 
-def _alone(table: pd.DataFrame, models: Models, twins: Twins, kind: str) -> Iterator[tuple[str, Row]]:
+def _alone(table: pd.DataFrame, models: Models, same_data: SameData, kind: str) -> Iterator[tuple[str, Row]]:
     """(predictor, row) within each pair and within all of them, where there are enough candidates, and across pairs."""
     whole, pairs, y = with_consensus(table), _pairs(table), table["auc"].to_numpy()
     for name, model in models.items():
         columns = ["predicted"] if name == COMBINED else [column for columns in model for column in columns]
         values = [whole[column].to_numpy(dtype=np.float64) for column in columns]
         known = np.isfinite(values[0])
-        counts = _counts(whole[known], twins)
+        counts = _counts(whole[known], same_data)
         if kind == "features":
             points = {pair: _spearman(values, y, at) for pair, at in pairs.items()}
             for (a, b), point in points.items():
@@ -130,9 +130,9 @@ def _point(value: float, counts: dict[str, int]) -> Row:
     return {"spearman": value, **counts, "reason": why}
 
 
-def _counts(table: pd.DataFrame, twins: Twins) -> dict[str, int]:
+def _counts(table: pd.DataFrame, same_data: SameData) -> dict[str, int]:
     pairs = table[["train", "test"]].drop_duplicates()
-    names = {min(twins[name]) for name in {*pairs["train"], *pairs["test"]}}
+    names = {min(same_data[name]) for name in {*pairs["train"], *pairs["test"]}}
     return {"n_candidates": len(table), "n_pairs": len(pairs), "n_domains": len(names)}
 
 
@@ -166,17 +166,17 @@ def _pearson(x: Floats, y: Floats) -> float:
     return float(np.corrcoef(x, y)[0, 1])
 
 
-def _held_out(table: pd.DataFrame, models: Models, twins: Twins) -> Iterator[tuple[str, Row]]:
+def _held_out(table: pd.DataFrame, models: Models, same_data: SameData) -> Iterator[tuple[str, Row]]:
     """(predictor, row) for each domain and role. Draws are models of their own, whose scores are averaged."""
     present = dict.fromkeys([*table["train"], *table["test"]])
     for held_out in present:
-        if held_out != next(name for name in present if name in twins[held_out]):
+        if held_out != next(name for name in present if name in same_data[held_out]):
             continue  # the same rows under another name were left out already
-        fitting, whole = _without(table, twins[held_out])
+        fitting, whole = _without(table, same_data[held_out])
         predicted = {name: [_predicted(fitting, whole, columns) for columns in model] for name, model in models.items()}
         for column, role in (("test", "target"), ("train", "source")):
-            at = np.flatnonzero(table[column].isin(twins[held_out]))
-            where = {"scope": "held_out", "held_out": held_out, "role": role, **_counts(table.iloc[at], twins)}
+            at = np.flatnonzero(table[column].isin(same_data[held_out]))
+            where = {"scope": "held_out", "held_out": held_out, "role": role, **_counts(table.iloc[at], same_data)}
             pairs, y = [*_pairs(table.iloc[at]).values()], table["auc"].to_numpy()[at]
             for name, found in predicted.items():
                 yield name, where | _judged(y, [one[at] for one in found], pairs, held_out)
@@ -232,7 +232,7 @@ def ridge(X: Floats, y: Floats) -> Callable[[Floats], Floats]:
     return lambda X: np.asarray((scaled(X) - middle) @ weights + offset, dtype=np.float64)
 
 
-def predicted_auc(table: pd.DataFrame, twins: Twins) -> Floats:
+def predicted_auc(table: pd.DataFrame, same_data: SameData) -> Floats:
     """[rows]: what the combined model, fitted without B, predicts for a candidate on B; NaN where it has no pairs."""
     found = np.full(len(table), np.nan)
     for origins in KINDS.values():
@@ -240,13 +240,13 @@ def predicted_auc(table: pd.DataFrame, twins: Twins) -> Floats:
         rows = table.iloc[part]
         for b in rows["test"].unique():
             of_b = (rows["test"] == b).to_numpy()
-            found[part[of_b]] = _predicted(*_without(rows, twins[b]), LABEL_FREE)[of_b]
+            found[part[of_b]] = _predicted(*_without(rows, same_data[b]), LABEL_FREE)[of_b]
     return found
 
 
 def compute(study: "Study", part: str) -> pd.DataFrame:
     """The rows of one SAE."""
-    return predictors(study.analysis("candidates", part), twins(study), part)
+    return predictors(study.analysis("candidates", part), same_data(study), part)
 
 
 def summarise(table: pd.DataFrame) -> list[str]:

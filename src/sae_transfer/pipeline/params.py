@@ -141,8 +141,8 @@ class Params(ParamsSection):
                 where = f"probe.{space}.{train}"
                 if train not in self.datasets:
                     raise UserError(f"{where} names no dataset; {closest(train, self.datasets)}")
-                if space not in self.saes and (others := sorted(chosen.model_fields_set - {"C"})):
-                    raise UserError(f"{where}.{others[0]}: the probes of a layer have C alone; delete it")
+                if space not in self.saes and (others := sorted(chosen.model_fields_set - {"C_grid"})):
+                    raise UserError(f"{where}.{others[0]}: the probes of a layer have C_grid alone; delete it")
 
 
 def _check_listed(where: str, names: Iterable[str], defined: Iterable[str]) -> None:

@@ -1,24 +1,23 @@
 """How probes are trained: section `probe` of the params."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from sae_transfer.core.params_section import ParamsSection, parse
 from sae_transfer.probing.search import Rule
-
-Scaling = Literal["rms", "standard", "none"]
+from sae_transfer.stats.logistic import Scaling
 
 
 class Tunable(ParamsSection):
     """What a sweep tunes, and what `probe.<space>.<A>` may override.
 
-    `C` and `N` are grids to choose from by cross-validation. `ranking` orders an SAE's features (sparse_1 and
+    `C_grid` and `N` are grids to choose from by cross-validation. `ranking` orders an SAE's features (sparse_1 and
     sparse_n), `scaling` is what the N-sparse probe's features go through before the penalty.
     """
 
-    C: tuple[PositiveFloat, ...] = Field((0.001, 0.01, 0.1, 1.0, 10.0), min_length=1)
+    C_grid: tuple[PositiveFloat, ...] = Field((0.001, 0.01, 0.1, 1.0, 10.0), min_length=1)
     N: tuple[PositiveInt, ...] = Field((2, 4, 8, 16, 32, 64), min_length=1)
     ranking: Rule = "auc"
     scaling: Scaling = "rms"
@@ -28,7 +27,7 @@ class ProbeParams(Tunable):
     """How probes are trained, section `probe` of the params.
 
     Every other key with a mapping under it is a space, and holds what to override there for a training set:
-    `narrow_3: {people: {C: [0.1], N: [8]}}`.
+    `narrow_3: {people: {C_grid: [0.1], N: [8]}}`.
     """
 
     n_folds: int = 5

@@ -12,19 +12,19 @@ from sae_transfer.probing.cross_validation import mean_over_folds
 from sae_transfer.probing.probe import Probe, decision_function
 from sae_transfer.probing.probe_params import ProbeParams
 from sae_transfer.probing.rows import Rows
-from sae_transfer.stats.logistic import rms_scaled, standardised
+from sae_transfer.stats.logistic import fit_path
 from sae_transfer.stats.roc import auc
 
 
 def residual(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
     """The residual stream probe: standardised L2 logistic regression, C by cross-validation (ties: the smaller C)."""
-    grid = sorted(params.C)
+    grid = sorted(params.C_grid)
     areas = [
-        [auc(decision_function(test.X, fit), test.labels) for fit in standardised(rest.X, rest.labels, grid)]
+        [auc(decision_function(test.X, fit), test.labels) for fit in fit_path(rest.X, rest.labels, grid, "standard")]
         for rest, test in train.folded(params.n_folds, seed)
     ]
     C = grid[int(np.argmax(mean_over_folds(areas)))]
-    weights, bias = standardised(train.X, train.labels, [C])[0]
+    weights, bias = fit_path(train.X, train.labels, [C], "standard")[0]
     return [Probe("residual", "residual", weights, bias, C=C, scaling="standard")]
 
 
@@ -38,7 +38,7 @@ def mean_difference(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
         for rest, test in train.folded(params.n_folds, seed)
     ]
     scores, labels = (np.concatenate(parts) for parts in zip(*held_out, strict=True))
-    slope, offset = rms_scaled(scores[:, None], labels, [1.0])[0]
+    slope, offset = fit_path(scores[:, None], labels, [1.0], "rms")[0]
     weights, bias = _mean_direction(train)
     return [Probe("mean_difference", "residual", weights, bias, platt_slope=float(slope[0]), platt_bias=offset)]
 
@@ -51,7 +51,7 @@ def _mean_direction(train: Rows) -> tuple[Floats, float]:
 
 def refit_residual(probe: Probe, train: Rows, _best: Ints, _seed: int, _params: ProbeParams) -> Probe:
     """The residual probe, trained anew at its own C."""
-    weights, bias = standardised(train.X, train.labels, [probe.C])[0]
+    weights, bias = fit_path(train.X, train.labels, [probe.C], "standard")[0]
     return replace(probe, weights=weights, bias=bias)
 
 
@@ -68,7 +68,7 @@ def shuffled_residual(train: Rows, seed: int, params: ProbeParams, C: float, pla
     probes = []
     for repeat in range(params.repeats):
         labels = rng_for(seed, "shuffled labels", place, repeat).permutation(train.labels)
-        weights, bias = standardised(train.X, labels, [C])[0]
+        weights, bias = fit_path(train.X, labels, [C], "standard")[0]
         probes.append(
             Probe(
                 "shuffled_labels", "residual", weights, bias, C=C, repeat=repeat, scaling="standard", n_train=len(train)
@@ -85,12 +85,12 @@ def pca(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
     """
     folded = [(_principal(rest.X, max(params.N)), rest, test) for rest, test in train.folded(params.n_folds, seed)]
     most = min(len(components) for (_, components), _, _ in folded)
-    grid, sizes = sorted(params.C), [k for k in sorted(params.N) if k <= most] or [max(most, 1)]
+    grid, sizes = sorted(params.C_grid), [k for k in sorted(params.N) if k <= most] or [max(most, 1)]
     areas = mean_over_folds([_component_areas(*fold, sizes, grid) for fold in folded])
     best = int(np.argmax(areas.max(axis=1)))
     k, C = sizes[best], grid[int(np.argmax(areas[best]))]
     mean, components = _principal(train.X, k)
-    weights, bias = standardised((train.X - mean) @ components.T, train.labels, [C])[0]
+    weights, bias = fit_path((train.X - mean) @ components.T, train.labels, [C], "standard")[0]
     direction = components.T @ weights
     return [
         Probe("pca", "residual", direction, bias - float(mean @ direction), C=C, scaling="standard", n_components=k)
@@ -118,9 +118,10 @@ def _component_areas(
 ) -> list[list[float]]:
     mean, components = basis
     X, unseen = (rest.X - mean) @ components.T, (test.X - mean) @ components.T
+    paths = [fit_path(X[:, :k], rest.labels, grid, "standard") for k in sizes]
     return [
-        [auc(decision_function(unseen[:, :k], fit), test.labels) for fit in standardised(X[:, :k], rest.labels, grid)]
-        for k in sizes
+        [auc(decision_function(unseen[:, :k], fit), test.labels) for fit in path]
+        for k, path in zip(sizes, paths, strict=True)
     ]
 
 

@@ -12,13 +12,11 @@ from sae_transfer.core.errors import UserError
 from sae_transfer.core.randomness import rng_for
 from sae_transfer.probing.cross_validation import mean_over_folds
 from sae_transfer.probing.probe import Probe, decision_function
-from sae_transfer.probing.probe_params import ProbeParams, Scaling
+from sae_transfer.probing.probe_params import ProbeParams
 from sae_transfer.probing.rows import Rows
 from sae_transfer.probing.search import MIN_ROWS, Ranking, Rule, entries, fit_columns, rank_features
-from sae_transfer.stats.logistic import rms_scaled, standardised, unscaled
+from sae_transfer.stats.logistic import Scaling, fit_path
 from sae_transfer.stats.roc import auc
-
-SCALED = {"rms": rms_scaled, "standard": standardised, "none": unscaled}
 
 
 def sparse_probes(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
@@ -36,7 +34,7 @@ def sparse_probes(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
         raise UserError(f"no feature fires on {MIN_ROWS} of {len(train)} training rows; is this SAE the model's?")
     rule, best = params.rule_n, ranking.feature_ids
     best_n = best if rule == params.ranking else ranked(train, seed, params, rule).feature_ids
-    grid, sizes = sorted(params.C), [n for n in sorted(params.N) if n <= len(best)] or [len(best)]
+    grid, sizes = sorted(params.C_grid), [n for n in sorted(params.N) if n <= len(best)] or [len(best)]
     areas = mean_over_folds(
         [_areas(rest, test, seed, params, sizes, grid) for rest, test in train.folded(params.n_folds, seed)]
     )
@@ -78,7 +76,7 @@ def sparse_n(
     scaling: Scaling = "rms",
 ) -> Probe:
     """L2 logistic regression on the features; `ranking` is the rule that chose them."""
-    weights, bias = SCALED[scaling](_dense(train.X, feature_ids), train.labels, [C])[0]
+    weights, bias = fit_path(_dense(train.X, feature_ids), train.labels, [C], scaling)[0]
     return Probe(
         "sparse_n", "sparse_n", weights, bias, feature_ids, C, selected=selected, scaling=scaling, ranking=ranking
     )
@@ -90,10 +88,10 @@ def _areas(
     """AUC on `test` for every N and C, features ranked on `rest` alone."""
     best = ranked(rest, seed, params, params.rule_n).feature_ids[: max(sizes)]
     X, unseen = _dense(rest.X, best), _dense(test.X, best)
-    fit_scaled = SCALED[params.scaling]
+    paths = [fit_path(X[:, :n], rest.labels, grid, params.scaling) for n in sizes]
     return [
-        [auc(decision_function(unseen[:, :n], fit), test.labels) for fit in fit_scaled(X[:, :n], rest.labels, grid)]
-        for n in sizes
+        [auc(decision_function(unseen[:, :n], fit), test.labels) for fit in path]
+        for n, path in zip(sizes, paths, strict=True)
     ]
 
 

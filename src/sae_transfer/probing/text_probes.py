@@ -69,7 +69,7 @@ def text_probes(
 
 def tfidf(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
     """L2 logistic regression on scikit-learn's TF-IDF of single words; vocabulary and weights of words from `train`."""
-    grid = sorted(params.C)
+    grid = sorted(params.C_grid)
     areas = []
     for rest, test in train.folded(params.n_folds, seed):
         vectorizer, X = _vectorized(rest.X)

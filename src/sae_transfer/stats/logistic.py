@@ -1,7 +1,7 @@
 """L2-regularised logistic regression, fitted along a path of penalties. Pure functions on arrays."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from scipy.special import expit
 
 from sae_transfer.core.arrays import Floats
 
+Scaling = Literal["rms", "standard", "none"]
 NEWTON_COLUMNS = 400  # a Newton step solves a system of that size; beyond, quasi-Newton steps are cheaper
 
 
@@ -17,7 +18,7 @@ def fit_logistic(X: NDArray[Any], labels: NDArray[np.int_], C: float, start: Flo
     """L2-regularised logistic regression, scikit-learn's objective: C * sum(log loss) + |w|^2 / 2, the bias free.
 
     Newton's method with step halving, or L-BFGS where there are many columns. Columns should be of comparable size
-    (`standardised` and `rms_scaled` see to it).
+    (`fit_path` scales them).
 
     Args:
         X: [n, d].
@@ -77,36 +78,39 @@ def _quasi_newton(X1: Floats, labels: NDArray[np.int_], penalty: Floats, w: Floa
     return np.asarray(found.x, dtype=np.float64)
 
 
-def standardised(X: NDArray[Any], labels: NDArray[np.int_], C: Sequence[float]) -> list[tuple[Floats, float]]:
-    """Logistic regressions on columns of zero mean and unit deviation.
+def fit_path(
+    X: NDArray[Any], labels: NDArray[np.int_], Cs: Sequence[float], scaling: Scaling
+) -> list[tuple[Floats, float]]:
+    """Logistic regressions along a path of penalties, on scaled columns.
 
     Args:
         X: [n, d].
         labels: [n].
-        C: ascending, so that each fit starts near the last.
+        Cs: ascending, so that each fit starts near the last.
+        scaling: `standard` gives each column zero mean and unit deviation. `rms` divides each by its root mean square
+            and does not centre it, so that a silent feature stays zero. `none` takes the columns as they are, so that
+            a feature that fires strongly is penalised less.
 
     Returns:
-        (weights [d], bias) on the raw columns, one for each C. A constant column gets no weight.
+        (weights [d], bias) on the raw columns, one for each C. A constant column gets no weight under `standard`.
     """
     X = np.asarray(X, dtype=np.float64)
-    mean, deviation = X.mean(axis=0), X.std(axis=0)
-    varies = X.min(axis=0) < X.max(axis=0)  # rounding gives a constant column a tiny deviation
-    factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
-    fits = _path((X - mean) * factor, labels, C)
+    mean, factor = _scaled(X, scaling)
+    fits = _path((X - mean) * factor, labels, Cs)
     return [(w[:-1] * factor, float(w[-1] - (w[:-1] * factor) @ mean)) for w in fits]
 
 
-def rms_scaled(X: NDArray[Any], labels: NDArray[np.int_], C: Sequence[float]) -> list[tuple[Floats, float]]:
-    """Logistic regressions on features divided by their RMS and not centred: silence stays zero. As `standardised`."""
-    X = np.asarray(X, dtype=np.float64)
-    rms = np.sqrt(np.mean(X**2, axis=0))
-    factor = np.divide(1.0, rms, out=np.zeros_like(rms), where=rms > 0)
-    return [(w[:-1] * factor, float(w[-1])) for w in _path(X * factor, labels, C)]
-
-
-def unscaled(X: NDArray[Any], labels: NDArray[np.int_], C: Sequence[float]) -> list[tuple[Floats, float]]:
-    """Logistic regressions on the columns as they are: a feature that fires strongly is penalised less."""
-    return [(w[:-1], float(w[-1])) for w in _path(np.asarray(X, dtype=np.float64), labels, C)]
+def _scaled(X: Floats, scaling: Scaling) -> tuple[Floats, Floats]:
+    """The mean that is taken from each column, and the factor that it is multiplied by."""
+    nothing, one = np.zeros(X.shape[1]), np.ones(X.shape[1])
+    if scaling == "none":
+        return nothing, one
+    if scaling == "rms":
+        rms = np.sqrt(np.mean(X**2, axis=0))
+        return nothing, np.divide(1.0, rms, out=np.zeros_like(rms), where=rms > 0)
+    deviation = X.std(axis=0)
+    varies = X.min(axis=0) < X.max(axis=0)  # rounding gives a constant column a tiny deviation
+    return X.mean(axis=0), np.divide(1.0, deviation, out=np.zeros_like(deviation), where=varies)
 
 
 def _path(X: Floats, labels: NDArray[np.int_], C: Sequence[float]) -> list[Floats]:

@@ -35,13 +35,13 @@ def apply(path: Path, chosen: dict[tuple[str, str], Choice]) -> None:
 
 
 def _flow(choice: Choice) -> Any:
-    """`{C: [0.1], N: [8], ranking: auc, scaling: rms}`, on one line."""
+    """`{C_grid: [0.1], N: [8], ranking: auc, scaling: rms}`, on one line."""
     from ruamel.yaml import YAML
 
     C = repr(choice.C)
     if "." not in C:
         C = C.replace("e", ".0e")  # YAML 1.1 takes 1e-05 for a text
-    return YAML().load(f"{{C: [{C}], N: [{choice.N}], ranking: {choice.ranking}, scaling: {choice.scaling}}}")
+    return YAML().load(f"{{C_grid: [{C}], N: [{choice.N}], ranking: {choice.ranking}, scaling: {choice.scaling}}}")
 
 
 def _null(representer: Any, _: None) -> Any:

@@ -12,8 +12,9 @@ from sae_transfer.core.errors import UserError
 from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.probe_params import ProbeParams
 from sae_transfer.probing.rows import Rows
-from sae_transfer.probing.sae_probes import SCALED, ranked, sparse_n
+from sae_transfer.probing.sae_probes import ranked, sparse_n
 from sae_transfer.probing.search import MIN_ROWS, Rule
+from sae_transfer.stats.logistic import fit_path
 from sae_transfer.stats.roc import auc
 from sae_transfer.tuning.search_space import Choice
 
@@ -85,7 +86,7 @@ def cross_validated(folds: Sequence[Fold], choice: Choice) -> Score:
     areas, losses = [], []
     for fold in folds:
         X = fold.X[choice.ranking][:, : choice.N]
-        weights, bias = SCALED[choice.scaling](X, fold.labels, [choice.C])[0]
+        weights, bias = fit_path(X, fold.labels, [choice.C], choice.scaling)[0]
         logit = fold.X_held_out[choice.ranking][:, : choice.N] @ weights + bias
         areas.append(auc(logit, fold.held_out))
         losses.append(np.mean(np.logaddexp(0, logit) - fold.held_out * logit))

@@ -32,7 +32,7 @@ def search_space(params: SweepParams, n_features: int, n_folds: int, seed: int, 
     return {
         "mode": params.mode,
         "n_max": min(params.n_max, n_features),
-        "C": list(params.C),
+        "C": list(params.C_range),
         "ranking": list(params.ranking),
         "scaling": list(params.scaling),
         "n_folds": n_folds,

@@ -7,14 +7,15 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.params_section import ParamsSection
-from sae_transfer.probing.probe_params import ProbeParams, Scaling
+from sae_transfer.probing.probe_params import ProbeParams
 from sae_transfer.probing.search import Rule
+from sae_transfer.stats.logistic import Scaling
 
 
 class SweepParams(ParamsSection):
     """Section `sweep` of the params: where to look for better probes, how long, and where to remember it.
 
-    `mode` auc: the best AUC with at most `n_max` features; pareto: AUC up and N down, the whole front. `C` is a range,
+    `mode` auc: the best AUC with at most `n_max` features; pareto: AUC up and N down, the whole front. `C_range` is
     searched on a log scale. `grid`: first try every C x N of the section `probe`. `storage`: a folder for journals, or
     any URL that Optuna takes.
     """
@@ -22,7 +23,7 @@ class SweepParams(ParamsSection):
     mode: Literal["auc", "pareto"] = "auc"
     n_max: PositiveInt = 64
     trials: PositiveInt = 100
-    C: tuple[PositiveFloat, PositiveFloat] = (1e-4, 100.0)
+    C_range: tuple[PositiveFloat, PositiveFloat] = (1e-4, 100.0)
     ranking: tuple[Rule, ...] = ("auc", "mean_difference")
     scaling: tuple[Scaling, ...] = ("rms", "standard", "none")
     grid: bool = False
@@ -30,8 +31,9 @@ class SweepParams(ParamsSection):
 
     @model_validator(mode="after")
     def _ranges(self) -> "SweepParams":
-        if self.C[0] > self.C[1]:
-            raise ValueError(f"C runs from the smaller to the larger, not {self.C[0]:g} to {self.C[1]:g}")
+        low, high = self.C_range
+        if low > high:
+            raise ValueError(f"C_range runs from the smaller to the larger, not {low:g} to {high:g}")
         if not self.ranking or not self.scaling:
             raise ValueError("ranking and scaling each need a choice at least")
         return self
@@ -39,7 +41,7 @@ class SweepParams(ParamsSection):
     def grid_points(self, probe: ProbeParams, n_max: int) -> "list[Choice]":
         """The grid of the section `probe` that is tried first; empty unless `grid` asks for it."""
         sizes = sorted(n for n in probe.N if n <= n_max) if self.grid else []
-        return [Choice(C, n, probe.ranking, probe.scaling) for n in sizes for C in sorted(probe.C)]
+        return [Choice(C, n, probe.ranking, probe.scaling) for n in sizes for C in sorted(probe.C_grid)]
 
     def check_grid(self, probe: ProbeParams) -> None:
         """Refuses a grid that does not fit.
@@ -49,9 +51,10 @@ class SweepParams(ParamsSection):
         """
         if not self.grid:
             return
-        for C in probe.C:
-            if not self.C[0] <= C <= self.C[1]:
-                raise UserError(f"sweep.C = {list(self.C)} leaves out {C:g} of the grid probe.C; widen it")
+        low, high = self.C_range
+        for C in probe.C_grid:
+            if not low <= C <= high:
+                raise UserError(f"sweep.C_range = [{low:g}, {high:g}] leaves out {C:g} of probe.C_grid; widen it")
         for name in ("ranking", "scaling"):
             if getattr(probe, name) not in getattr(self, name):
                 raise UserError(f"sweep.{name} lacks the grid's {getattr(probe, name)}; add it")
