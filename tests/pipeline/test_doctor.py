@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import demo_params
 from commands import call
 from sae_transfer import cli
 from sae_transfer.pipeline import doctor
@@ -209,3 +210,21 @@ def test_a_device_that_is_not_there_is_a_problem(project, hub, monkeypatch, caps
     code, out, _ = type_(monkeypatch, capsys, "--params", "mine.yaml")
     assert code == 1
     assert "problem: device tpu: not available here" in out
+
+
+@pytest.mark.skipif(not (ROOT / "data/demo").is_dir(), reason="data/demo is not pulled: dvc pull data.dvc")
+def test_what_the_rows_cannot_tell_is_a_note(project, hub, monkeypatch, capsys):
+    (project / "data").symlink_to(ROOT / "data")
+    params = demo_params.demo()
+    params["study"]["datasets"], params["datasets"]["people"]["n_test"] = ["sums", "people"], 8
+    demo_params.write(params)
+    _, out, _ = type_(monkeypatch, capsys)
+    (told,) = [line for line in out.splitlines() if line.startswith("rows ")]
+    assert "note: the test rows of people are worth" in told
+    assert told.endswith("has an interval or a p-value")
+    params["datasets"]["people"]["path"] = "nowhere.jsonl"
+    demo_params.write(params)
+    _, out, _ = type_(monkeypatch, capsys)
+    (told,) = [line for line in out.splitlines() if line.startswith("rows ")]
+    assert "note: not read (" in told
+    assert "nowhere.jsonl" in told

@@ -34,7 +34,7 @@ def doctor(
         cost = study_cost.estimate_cost(params, rate, on_cpu=device == "cpu" and tflops is None)
     except UserError as error:
         trouble.append(Finding("estimate", "note", str(error)))
-    found = doctor.findings(model.name, device, cost) + trouble
+    found = doctor.findings(model.name, device, cost) + doctor.untestable(params) + trouble
     if as_json:
         print(json.dumps({"findings": [asdict(each) for each in found], "estimate": cost and asdict(cost)}, indent=1))
     else:

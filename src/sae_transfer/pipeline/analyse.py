@@ -13,21 +13,13 @@ from sae_transfer.analyses.analysis_registry import ANALYSES
 from sae_transfer.core import files, hashing, items, paths
 from sae_transfer.core.items import Item
 from sae_transfer.pipeline import stage
+from sae_transfer.pipeline.fit import CODE as FIT_CODE
 from sae_transfer.pipeline.study import Study
 from sae_transfer.results import headline_numbers
 from sae_transfer.results.schema import Table
 from sae_transfer.results.transfer_table import TRANSFER
 
-CODE = (
-    "core/randomness.py",
-    "data/overlap.py",
-    "data/splits.py",
-    "stats",
-    "artifacts",
-    "probing",
-    "results",
-    "pipeline/study.py",
-)
+CODE = (*FIT_CODE, "results")
 READS = (paths.PROMPTS, paths.ACTIVATIONS, paths.FEATURES, paths.PROBES, paths.TRANSFER, paths.RESAMPLES)
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from sae_transfer.core.errors import UserError
-from sae_transfer.pipeline import versioning
+from sae_transfer.pipeline import checks, versioning
+from sae_transfer.pipeline.params import Params
 from sae_transfer.pipeline.study_cost import Estimate
 
 OLDEST_PYTHON = (3, 11)
@@ -49,6 +50,14 @@ def findings(model: str, device: str, cost: Estimate | None) -> list[Finding]:
         _dvc_remote(),
         _mlflow_store(),
     ]
+
+
+def untestable(params: Params) -> list[Finding]:
+    """What the study's rows cannot tell, however long it runs: the notes of `check`."""
+    try:
+        return [Finding("rows", "note", told) for told in checks.notes(params)]
+    except UserError as error:
+        return [Finding("rows", "note", f"not read ({error})")]
 
 
 def measured_flops_per_s(device: str, dtype: str, seconds: float = 0.3) -> float:
