@@ -19,10 +19,11 @@ from sae_transfer.core.arrays import Floats
 from sae_transfer.core.randomness import rng_for
 from sae_transfer.probing.evaluations import BootstrappedAUC, Evaluation, bootstrapped_auc
 from sae_transfer.probing.kinds import kinds
-from sae_transfer.results.schema import REASON, Column, Table, estimate, estimates, integers, reasons
+from sae_transfer.results.schema import REASON, Column, Table, estimate, integers
 from sae_transfer.results.sections import Picture, Section, Tables, look_up
 from sae_transfer.results.transfer_table import TRANSFER
 from sae_transfer.stats import intervals, roc
+from sae_transfer.stats.intervals import estimates, reasons
 
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study

@@ -10,8 +10,9 @@ from sae_transfer.analyses.analysis import Analysis, by_sae
 from sae_transfer.analyses.domains import ACCESS, KEYS, N_DOMAINS, Domain, corrected, distinct, domains_of, pairs
 from sae_transfer.probing import sae_probes
 from sae_transfer.probing.probe import Probe
-from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, numbers, reasons, texts
+from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, numbers, texts
 from sae_transfer.results.sections import Picture, Section, Tables, look_up
+from sae_transfer.stats.intervals import reasons
 from sae_transfer.stats.logistic import Scaling
 from sae_transfer.stats.p_values import SIGNIFICANT, student_p
 from sae_transfer.stats.thresholds import accuracy

@@ -23,11 +23,12 @@ from sae_transfer.analyses.domains import (
 )
 from sae_transfer.analyses.oracle_gap import FAMILIES, refitted, silence, text
 from sae_transfer.core.arrays import Floats, Ints
-from sae_transfer.probing.evaluations import BootstrappedAUC
+from sae_transfer.probing.evaluations import BootstrappedAUC, mean_auc
 from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.search import column_auc
-from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, numbers, reasons, texts
+from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, numbers, texts
 from sae_transfer.results.sections import Picture, Section, Tables, look_up
+from sae_transfer.stats.intervals import reasons
 from sae_transfer.stats.p_values import SIGNIFICANT, student_p
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _tested(a: Domain, b: Domain, standard: Probe, score: Floats, known: dict[st
 
 
 def _judged(b: Domain, name: str, chosen: list[Tested], fixed: Mapping[str, Tested]) -> dict[str, Any]:
-    own, probe = _mean([one.area for one in chosen]), chosen[0].probe
+    own, probe = mean_auc([one.area for one in chosen]), chosen[0].probe
     same = len({text(one.probe) for one in chosen}) == 1
     row: dict[str, Any] = {
         "feature_ids": text(probe) if same else "",
@@ -183,13 +184,6 @@ def _judged(b: Domain, name: str, chosen: list[Tested], fixed: Mapping[str, Test
     else:
         row |= gain.columns("gain") | {"p": student_p(gain)}
     return row | {"reason": reasons(why)}
-
-
-def _mean(found: Sequence[BootstrappedAUC]) -> BootstrappedAUC:
-    """The mean AUC over draws, on the rows and on each resample."""
-    return BootstrappedAUC(
-        float(np.mean([one.auc for one in found])), np.asarray(np.mean([one.resampled for one in found], axis=0))
-    )
 
 
 def mean_regret(table: pd.DataFrame, *by: str) -> pd.DataFrame:

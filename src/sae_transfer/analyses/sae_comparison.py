@@ -10,13 +10,13 @@ import pandas as pd
 from sae_transfer.analyses import feature_splitting
 from sae_transfer.analyses.analysis import Analysis
 from sae_transfer.core.space import Space
-from sae_transfer.probing.evaluations import BootstrappedAUC, bootstrapped_auc
+from sae_transfer.probing.evaluations import BootstrappedAUC, bootstrapped_auc, mean_auc
 from sae_transfer.probing.kinds import selected
-from sae_transfer.results.schema import REASON, Column, Table, estimate, estimates, integers, texts
+from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, texts
 from sae_transfer.results.sections import Section, Tables, look_up
 from sae_transfer.results.transfer_table import TRANSFER
 from sae_transfer.stats import intervals
-from sae_transfer.stats.intervals import Estimate
+from sae_transfer.stats.intervals import Estimate, estimates
 
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study
@@ -88,11 +88,9 @@ def comparison_rows(areas: Mapping[str, Areas], first: str, n_groups: Mapping[st
             rows.append(row | {"reason": "auc: no other dataset"})
             continue
         groups = _groups([n_groups[b] for b in dict.fromkeys(b for _, b in pairs)])
-        own, base = (_mean(areas[each], pairs) for each in (sae, first))
-        delta = Estimate(np.nan, np.nan, np.nan, "the reference itself")
-        if sae != first:
-            delta = intervals.difference_interval(own.auc, base.auc, own.resampled, base.resampled, groups)
-        numbers = estimates({"auc": intervals.interval(own.auc, own.resampled, groups), "delta": delta})
+        own, base = (mean_auc([areas[each][pair] for pair in pairs]) for each in (sae, first))
+        delta = Estimate(reason="the reference itself") if sae == first else own.less(base, groups)
+        numbers = estimates({"auc": own.interval(groups), "delta": delta})
         rows.append(row | {"n_groups": int(groups)} | numbers)
     return rows
 
@@ -100,13 +98,6 @@ def comparison_rows(areas: Mapping[str, Areas], first: str, n_groups: Mapping[st
 def _groups(of_tests: Sequence[float]) -> float:
     """How many groups a mean over test sets rests on: all of theirs, unless one has too few for an interval."""
     return sum(of_tests) if min(of_tests) >= intervals.MIN_GROUPS else min(of_tests)
-
-
-def _mean(areas: Areas, pairs: Sequence[tuple[str, str]]) -> BootstrappedAUC:
-    found = [areas[pair] for pair in pairs]
-    return BootstrappedAUC(
-        float(np.mean([one.auc for one in found])), np.mean([one.resampled for one in found], axis=0)
-    )
 
 
 def summarise(saes: pd.DataFrame) -> list[str]:

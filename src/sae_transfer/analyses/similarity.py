@@ -21,11 +21,11 @@ from sae_transfer.core.space import Space, residual_stream
 from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.sae_probes import sparse_n
 from sae_transfer.probing.scoring import describe
-from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, numbers, reasons, texts
+from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, numbers, texts
 from sae_transfer.results.sections import Picture, Section, Tables, look_up
 from sae_transfer.results.transfer_table import TRANSFER
 from sae_transfer.stats.cosines import cosine, mahalanobis_cosine
-from sae_transfer.stats.intervals import Estimate
+from sae_transfer.stats.intervals import Estimate, reasons
 
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study

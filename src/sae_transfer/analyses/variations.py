@@ -24,12 +24,12 @@ from sae_transfer.probing.residual_probes import residual
 from sae_transfer.probing.rows import Rows
 from sae_transfer.probing.sae_probes import sparse_probes
 from sae_transfer.probing.scoring import describe
-from sae_transfer.results.schema import REASON, Column, Table, estimate, estimates, reasons, texts
+from sae_transfer.results.schema import REASON, Column, Table, estimate, texts
 from sae_transfer.results.sections import Section, Tables, look_up
 from sae_transfer.results.transfer_table import TRANSFER
 from sae_transfer.stats import intervals, roc, thresholds
 from sae_transfer.stats.cosines import cosine
-from sae_transfer.stats.intervals import Estimate
+from sae_transfer.stats.intervals import Estimate, estimates, reasons
 
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study
@@ -141,7 +141,7 @@ def _numbers(measured: Measured, baseline: Measured | None, test: Evaluation) ->
     found = {name: intervals.interval(value, spread, groups[name]) for name, (value, spread) in measured.items()}
     for name, (value, spread) in measured.items():
         if baseline is None:
-            found[f"delta_{name}"] = Estimate(np.nan, np.nan, np.nan, "what the others are compared with")
+            found[f"delta_{name}"] = Estimate(reason="what the others are compared with")
         else:
             first, first_spread = baseline[name]
             found[f"delta_{name}"] = intervals.difference_interval(value, first, spread, first_spread, groups[name])
