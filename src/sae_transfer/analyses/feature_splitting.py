@@ -155,17 +155,22 @@ def split_rows(found: Family, X: sparse.csr_array, Y: sparse.csr_array, test: Ev
         test: those rows.
     """
     parent, groups = bootstrapped_auc(found.parent.score(X), test), test.effective_groups
-    about: dict[str, Any] = {"n_test": len(test.labels), "n_groups": test.n_groups}
-    about |= {"parent_id": int(np.asarray(found.parent.feature_ids)[0]), "parent_cv_auc": found.parent_cv_auc}
-    about |= {"needed": found.needed, "fate": found.fate}
+    about = {
+        "parent_id": int(np.asarray(found.parent.feature_ids)[0]),
+        "parent_cv_auc": found.parent_cv_auc,
+        "needed": found.needed,
+        "fate": found.fate,
+        "n_test": len(test.labels),
+        "n_groups": test.n_groups,
+    }
     if not found.children:
         yield about | {"children": 0, "parent_auc": parent.auc, "reason": "auc: no feature correlates with the parent"}
     for child, area in zip(found.children, found.cv_auc, strict=True):
-        own, ids = bootstrapped_auc(child.score(Y), test), np.asarray(child.feature_ids)
+        own = bootstrapped_auc(child.score(Y), test)
         delta = own.less(parent, groups)
         areas = {"auc": own.interval(groups), "parent_auc": parent.interval(groups), "delta": delta}
         recovered = None if np.isnan(delta.value) else delta.value >= -TOLERANCE
-        row = {"children": len(ids), "child_ids": " ".join(map(str, ids)), "cv_auc": area, "recovered": recovered}
+        row = {"children": child.n_features, "child_ids": child.feature_text, "cv_auc": area, "recovered": recovered}
         yield about | row | estimates(areas)
 
 

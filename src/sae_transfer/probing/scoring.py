@@ -148,7 +148,6 @@ def _largest(fitted: Mapping[int, Sequence[Probe]], n_train: int) -> int:
 
 def describe(probe: Probe) -> dict[str, Any]:
     """The columns that say which probe a row is about."""
-    ids = [] if probe.feature_ids is None else [int(feature) for feature in probe.feature_ids]
     return {
         "probe": probe.kind,
         "family": probe.family,
@@ -156,7 +155,7 @@ def describe(probe: Probe) -> dict[str, Any]:
         "n_features": probe.n_features,
         "selected": probe.selected,
         "uses_target": probe.kind == "target_trained",
-        "feature_ids": " ".join(map(str, ids)),
+        "feature_ids": probe.feature_text,
         "scaling": probe.scaling,
         "ranking": probe.ranking,
         "C": probe.C,
