@@ -66,7 +66,7 @@ def compute(study: "Study", part: str) -> pd.DataFrame:
     """The rows of one SAE in every other on its layer."""
     sae, rows = study.space(part), []
     for other in neighbours(study, sae):
-        about: dict[str, Any] = {"layer": sae.layer, "sae": sae.name, "other": other.name}
+        about = {"layer": sae.layer, "sae": sae.name, "other": other.name}
         for prefix, one in (("", sae), ("other_", other)):
             about[f"{prefix}width"] = study.health(one, study.datasets[0]).width
             about[f"{prefix}objective"] = study.directions(one).objective

@@ -157,12 +157,12 @@ def regime_rows(
             key: found for space, own in train.items() for key, found in _areas(space, own, chosen, setting).items()
         }
         for (space, probe, ranking), found in areas.items():
-            about: dict[str, Any] = {"space": space.name, "layer": space.layer, "sae": space.sae, "train": dataset}
-            about |= {"regime": regime, "value": value, "probe": probe, "ranking": ranking}
+            about = {"space": space.name, "layer": space.layer, "sae": space.sae, "train": dataset}
+            altering = {"regime": regime, "value": value, "probe": probe, "ranking": ranking}
             for j, test in enumerate(setting.tests[space]):
                 where = {"test": test, "in_domain": test == dataset, "n_train": len(chosen[0][0])}
                 compared = None if space.is_residual else areas[layer, "residual", ""][:, j]
-                yield about | where | _numbers(found[:, j], compared)
+                yield about | altering | where | _numbers(found[:, j], compared)
 
 
 def _areas(

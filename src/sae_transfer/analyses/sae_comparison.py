@@ -1,6 +1,6 @@
 """SAEs against each other: transfer beside width, training objective, L0 and explained variance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ def compute(study: "Study", part: str) -> pd.DataFrame:
     """The rows of the SAEs on one layer."""
     saes = {sae.name: sae for sae in study.saes if sae.layer == study.space(part).layer}
     tests = {name: study.evaluation(name, "unseen") for name in study.datasets}
-    rows: list[dict[str, Any]] = []
+    rows = []
     for kind in KINDS if saes else ():
         areas: dict[str, Areas] = {}
         for name, sae in saes.items():
@@ -72,7 +72,7 @@ def health(study: "Study", sae: Space, test: str) -> dict[str, Any]:
     return {"width": found[0].width, "objective": study.directions(sae).objective} | means
 
 
-def comparison_rows(areas: Mapping[str, Areas], first: str, n_groups: Mapping[str, float]) -> list[dict[str, Any]]:
+def comparison_rows(areas: Mapping[str, Areas], first: str, n_groups: Mapping[str, float]) -> Iterator[dict[str, Any]]:
     """The rows of one kind of probe over the SAEs of one layer.
 
     Args:
@@ -80,19 +80,16 @@ def comparison_rows(areas: Mapping[str, Areas], first: str, n_groups: Mapping[st
         first: the SAE that the others are compared with.
         n_groups: of each dataset's test rows, as `intervals.interval` takes them for an AUC.
     """
-    rows = []
     for sae, domain, test in product(areas, ("in_domain", "ood"), (*n_groups, EVERY)):
         pairs = [p for p in areas[sae] if (p[0] == p[1]) == (domain == "in_domain") and test in (p[1], EVERY)]
         row = {"sae": sae, "domain": domain, "test": test, "n_pairs": len(pairs), "reference": first}
         if not pairs:
-            rows.append(row | {"reason": "auc: no other dataset"})
+            yield row | {"reason": "auc: no other dataset"}
             continue
         groups = _groups([n_groups[b] for b in dict.fromkeys(b for _, b in pairs)])
         own, base = (mean_auc([areas[each][pair] for pair in pairs]) for each in (sae, first))
         delta = Estimate(reason="the reference itself") if sae == first else own.less(base, groups)
-        numbers = estimates({"auc": own.interval(groups), "delta": delta})
-        rows.append(row | {"n_groups": int(groups)} | numbers)
-    return rows
+        yield row | {"n_groups": int(groups)} | estimates({"auc": own.interval(groups), "delta": delta})
 
 
 def _groups(of_tests: Sequence[float]) -> float:
