@@ -140,8 +140,6 @@ def section(tables: Tables) -> Section:
     )
 
 
-def _layers(study: "Study") -> list[str]:
-    return [layer.name for layer in study.layers]
-
-
-ANALYSIS = Analysis(TABLE, compute, _layers, params=("transfer",), section=section)
+ANALYSIS = Analysis(
+    TABLE, compute, lambda study: [layer.name for layer in study.layers], params=("transfer",), section=section
+)

@@ -284,11 +284,8 @@ def section(tables: Tables) -> Section:
     if "bootstrap_features" in tables:
         best = tables["bootstrap_features"].sort_values(["space", "train", "rank"], kind="stable")
         largest = best.groupby(["space", "train"])["n_train"].transform("max")
-        best = (
-            best[(best["resampling"] == "bootstrap") & (best["n_train"] == largest)]
-            .groupby(["space", "train"], sort=False)
-            .head(3)
-        )
+        best = best[(best["resampling"] == "bootstrap") & (best["n_train"] == largest)]
+        best = best.groupby(["space", "train"], sort=False).head(3)
         best = best.rename(columns={"rank_low": "rank_median_low", "rank_high": "rank_median_high"})
         caption = "How often the best features are selected when the training groups are resampled"
         listed.append(look_up(best, caption, BOOTSTRAP_FEATURES.pick(*STABLE)))
