@@ -155,14 +155,9 @@ def split_rows(found: Family, X: sparse.csr_array, Y: sparse.csr_array, test: Ev
         test: those rows.
     """
     parent, groups = bootstrapped_auc(found.parent.score(X), test), test.effective_groups
-    about = {
-        "parent_id": int(np.asarray(found.parent.feature_ids)[0]),
-        "parent_cv_auc": found.parent_cv_auc,
-        "needed": found.needed,
-        "fate": found.fate,
-        "n_test": len(test.labels),
-        "n_groups": test.n_groups,
-    }
+    of_a = {"parent_id": int(np.asarray(found.parent.feature_ids)[0]), "parent_cv_auc": found.parent_cv_auc}
+    of_b = {"n_test": len(test.labels), "n_groups": test.n_groups}
+    about = of_a | of_b | {"needed": found.needed, "fate": found.fate}
     if not found.children:
         yield about | {"children": 0, "parent_auc": parent.auc, "reason": "auc: no feature correlates with the parent"}
     for child, area in zip(found.children, found.cv_auc, strict=True):
