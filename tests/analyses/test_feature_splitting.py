@@ -155,7 +155,7 @@ class Known:
 
 def compared(areas, n_groups):
     """The table of one kind of probe, against the narrow SAE."""
-    found = sae_comparison.comparison_rows(areas, "narrow", n_groups)
+    found = list(sae_comparison.comparison_rows(areas, "narrow", n_groups))
     about = [sae_comparison.health(Known(), sae_features(row["sae"], 3), row["test"]) for row in found]
     rows = zip(about, found, strict=True)
     return sae_comparison.TABLE.frame({"layer": 3, "probe": "sparse_1"} | known | row for known, row in rows)

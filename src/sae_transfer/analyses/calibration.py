@@ -19,10 +19,11 @@ from sae_transfer.core.arrays import Floats
 from sae_transfer.core.randomness import rng_for
 from sae_transfer.probing.evaluations import BootstrappedAUC, Evaluation, bootstrapped_auc
 from sae_transfer.probing.kinds import kinds
-from sae_transfer.results.schema import REASON, Column, Table, estimate, estimates, integers, reasons
+from sae_transfer.results.schema import REASON, Column, Table, estimate, integers
 from sae_transfer.results.sections import Picture, Section, Tables, look_up
 from sae_transfer.results.transfer_table import TRANSFER
 from sae_transfer.stats import intervals, roc
+from sae_transfer.stats.intervals import Estimate, estimates, reasons
 
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study
@@ -257,7 +258,7 @@ def calibration_rows(
             why["auc_lost"] = "A's own test rows"
         row = {"labels": k, "uses_target": k > 0, "draws": len(drawn), "n_groups": test.n_groups}
         rows.append(row | estimates(numbers) | {"accuracy_sd": _deviation(logits, drawn, test), "reason": reasons(why)})
-    verdict = "in domain" if source_reference is None else _verdict(rows[-1])
+    verdict = "in domain" if source_reference is None else _verdict(numbers)
     return [row | {"verdict": verdict} for row in rows]
 
 
@@ -276,9 +277,9 @@ def _deviation(logits: Floats, updates: Floats, test: Evaluation) -> float:
     return float(right.std(ddof=1))
 
 
-def _verdict(most: Mapping[str, Any]) -> str:
-    """What the row with the most labels says."""
-    lost, regained = most.get("auc_lost_low", np.nan), most.get("accuracy_regained_low", np.nan)
+def _verdict(most: Mapping[str, Estimate]) -> str:
+    """What the numbers with the most labels say."""
+    lost, regained = (most.get(name, Estimate()).low for name in ("auc_lost", "accuracy_regained"))
     if np.isnan(lost) or np.isnan(regained):
         return "unknown"
     ranking_lost, moved = lost > MARGIN, regained > MARGIN

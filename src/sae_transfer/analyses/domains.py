@@ -19,7 +19,7 @@ from sae_transfer.probing.rows import Rows
 from sae_transfer.probing.sae_probes import ranked
 from sae_transfer.probing.search import Ranking, column_auc, entries, fit_columns
 from sae_transfer.results.schema import Column
-from sae_transfer.stats import intervals, p_values
+from sae_transfer.stats import p_values
 from sae_transfer.stats.intervals import Estimate
 
 if TYPE_CHECKING:
@@ -80,12 +80,11 @@ class Domain:
 
     def area(self, found: BootstrappedAUC) -> Estimate:
         """An AUC on this domain's test rows with its interval."""
-        return intervals.interval(found.auc, found.resampled, self.test.effective_groups)
+        return found.interval(self.test.effective_groups)
 
     def difference(self, better: BootstrappedAUC, worse: BootstrappedAUC) -> Estimate:
         """The paired difference of two AUC on this domain's test rows with its interval."""
-        n_groups = self.test.effective_groups
-        return intervals.difference_interval(better.auc, worse.auc, better.resampled, worse.resampled, n_groups)
+        return better.less(worse, self.test.effective_groups)
 
 
 def domains_of(study: "Study", sae: Space) -> list[Domain]:

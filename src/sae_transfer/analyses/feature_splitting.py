@@ -21,10 +21,11 @@ from sae_transfer.probing.kinds import selected
 from sae_transfer.probing.probe import Probe, decision_function
 from sae_transfer.probing.rows import Rows
 from sae_transfer.probing.sae_probes import sparse_n
-from sae_transfer.results.schema import REASON, Column, Table, estimate, estimates, integers, numbers, texts
+from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, numbers, texts
 from sae_transfer.results.transfer_table import TRANSFER
-from sae_transfer.stats import intervals, roc
+from sae_transfer.stats import roc
 from sae_transfer.stats.correlations import correlations
+from sae_transfer.stats.intervals import estimates
 from sae_transfer.stats.logistic import fit_path
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def compute(study: "Study", part: str) -> pd.DataFrame:
     """The rows of one SAE in every other on its layer."""
     sae, rows = study.space(part), []
     for other in neighbours(study, sae):
-        about: dict[str, Any] = {"layer": sae.layer, "sae": sae.name, "other": other.name}
+        about = {"layer": sae.layer, "sae": sae.name, "other": other.name}
         for prefix, one in (("", sae), ("other_", other)):
             about[f"{prefix}width"] = study.health(one, study.datasets[0]).width
             about[f"{prefix}objective"] = study.directions(one).objective
@@ -154,21 +155,18 @@ def split_rows(found: Family, X: sparse.csr_array, Y: sparse.csr_array, test: Ev
         test: those rows.
     """
     parent, groups = bootstrapped_auc(found.parent.score(X), test), test.effective_groups
-    about: dict[str, Any] = {"n_test": len(test.labels), "n_groups": test.n_groups}
-    about |= {"parent_id": int(np.asarray(found.parent.feature_ids)[0]), "parent_cv_auc": found.parent_cv_auc}
-    about |= {"needed": found.needed, "fate": found.fate}
+    of_a = {"parent_id": int(np.asarray(found.parent.feature_ids)[0]), "parent_cv_auc": found.parent_cv_auc}
+    of_b = {"n_test": len(test.labels), "n_groups": test.n_groups}
+    about = of_a | of_b | {"needed": found.needed, "fate": found.fate}
     if not found.children:
         yield about | {"children": 0, "parent_auc": parent.auc, "reason": "auc: no feature correlates with the parent"}
     for child, area in zip(found.children, found.cv_auc, strict=True):
-        own, ids = bootstrapped_auc(child.score(Y), test), np.asarray(child.feature_ids)
-        delta = intervals.difference_interval(own.auc, parent.auc, own.resampled, parent.resampled, groups)
-        areas = {
-            "auc": intervals.interval(own.auc, own.resampled, groups),
-            "parent_auc": intervals.interval(parent.auc, parent.resampled, groups),
-        }
+        own = bootstrapped_auc(child.score(Y), test)
+        delta = own.less(parent, groups)
+        areas = {"auc": own.interval(groups), "parent_auc": parent.interval(groups), "delta": delta}
         recovered = None if np.isnan(delta.value) else delta.value >= -TOLERANCE
-        row = {"children": len(ids), "child_ids": " ".join(map(str, ids)), "cv_auc": area, "recovered": recovered}
-        yield about | row | estimates(areas | {"delta": delta})
+        row = {"children": child.n_features, "child_ids": child.feature_text, "cv_auc": area, "recovered": recovered}
+        yield about | row | estimates(areas)
 
 
 def summarise(splitting: pd.DataFrame) -> list[str]:

@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 from sae_transfer.analyses.analysis import Analysis
 from sae_transfer.core import files, paths
 from sae_transfer.probing.evaluations import Evaluation, bootstrapped_auc
-from sae_transfer.results.schema import REASON, Column, Table, estimate, estimates, integers
+from sae_transfer.results.schema import REASON, Column, Table, estimate, integers
 from sae_transfer.results.sections import Section, Tables, look_up
 from sae_transfer.results.transfer_table import TRANSFER
 from sae_transfer.stats import intervals, roc
-from sae_transfer.stats.intervals import Estimate
+from sae_transfer.stats.intervals import Estimate, estimates
 
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study
@@ -90,12 +90,12 @@ def stratified(scores: NDArray[np.float64], strata: NDArray[np.int64], test: Eva
         The columns of the table from `auc` on; NaN and the reason where no stratum has both labels.
     """
     everything = bootstrapped_auc(scores, test)
-    plain = intervals.interval(everything.auc, everything.resampled, test.effective_groups)
+    plain = everything.interval(test.effective_groups)
     value = float(roc.weighted_auc(scores, test.labels, np.ones((1, len(scores))), strata)[0])
     resampled = roc.weighted_auc(scores, test.labels, test.weights, strata)
     within = intervals.interval(value, resampled, test.effective_groups)
     if np.isnan(value) and not np.isnan(plain.value):
-        within = Estimate(np.nan, np.nan, np.nan, "every stratum has one class")
+        within = Estimate(reason="every stratum has one class")
     answerable, unanswerable = (np.bincount(strata, test.labels == label) for label in (1, 0))
     pairs, every = float(answerable @ unanswerable), float(answerable.sum() * unanswerable.sum())
     both = int(((answerable > 0) & (unanswerable > 0)).sum())

@@ -10,8 +10,9 @@ from sae_transfer.analyses.analysis import Analysis, by_sae
 from sae_transfer.analyses.domains import ACCESS, KEYS, N_DOMAINS, Domain, corrected, distinct, domains_of, pairs
 from sae_transfer.probing import sae_probes
 from sae_transfer.probing.probe import Probe
-from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, numbers, reasons, texts
+from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, numbers, texts
 from sae_transfer.results.sections import Picture, Section, Tables, look_up
+from sae_transfer.stats.intervals import reasons
 from sae_transfer.stats.logistic import Scaling
 from sae_transfer.stats.p_values import SIGNIFICANT, student_p
 from sae_transfer.stats.thresholds import accuracy
@@ -84,15 +85,19 @@ def verdicts(table: pd.DataFrame, good: float) -> Any:
 
 def _pair(a: Domain, b: Domain) -> Iterator[dict[str, Any]]:
     for standard, best in ((a.sparse_1, b.sparse_1), (a.sparse_n, b.sparse_n)):
-        about: dict[str, Any] = {"train": a.name, "test": b.name, "probe": standard.kind}
-        about |= {"feature_ids": text(standard), "n_ranked": len(a.ranking.feature_ids), "n_groups": b.test.n_groups}
         for name, oracle in _oracles(a, b, best):
             same = {"reason": f"gap: {a.name} and {b.name} hold the same rows"}
-            yield (
-                about
-                | {"oracle": name, "target_access": "labels"}
-                | (same if a.same_rows(b) else _gap(a, b, standard, oracle))
-            )
+            yield {
+                "train": a.name,
+                "test": b.name,
+                "probe": standard.kind,
+                "feature_ids": standard.feature_text,
+                "n_ranked": len(a.ranking.feature_ids),
+                "n_groups": b.test.n_groups,
+                "oracle": name,
+                "target_access": "labels",
+                **(same if a.same_rows(b) else _gap(a, b, standard, oracle)),
+            }
 
 
 def _oracles(a: Domain, b: Domain, best: Probe) -> Iterator[tuple[str, Probe]]:
@@ -122,7 +127,7 @@ def _gap(a: Domain, b: Domain, standard: Probe, oracle: Probe) -> dict[str, Any]
     ranks, own = np.array([a.rank(feature) for feature in oracle.feature_ids]), b.tested(standard)
     row = b.area(own).columns("auc") | {
         "accuracy": accuracy(standard.probability(standard.score(b.unseen)), b.test.labels),
-        "oracle_feature_ids": text(oracle),
+        "oracle_feature_ids": oracle.feature_text,
         "oracle_rank": float(np.nanmedian(ranks)) if np.isfinite(ranks).any() else np.nan,
         "oracle_unranked": int(np.isnan(ranks).sum()),
     }
@@ -148,11 +153,6 @@ def silence(probe: Probe, b: Domain) -> str:
     """Why a probe's AUC is 0.5: none of its features fires on B's test rows."""
     fires = probe.feature_ids is None or b.unseen[:, probe.feature_ids].nnz
     return "" if fires else f"its features are silent on {b.name}, all rows tie"
-
-
-def text(probe: Probe) -> str:
-    """The ids of its features."""
-    return "" if probe.feature_ids is None else " ".join(map(str, probe.feature_ids))
 
 
 def compute(study: "Study", part: str) -> pd.DataFrame:

@@ -21,13 +21,14 @@ from sae_transfer.analyses.domains import (
     others,
     pairs,
 )
-from sae_transfer.analyses.oracle_gap import FAMILIES, refitted, silence, text
+from sae_transfer.analyses.oracle_gap import FAMILIES, refitted, silence
 from sae_transfer.core.arrays import Floats, Ints
-from sae_transfer.probing.evaluations import BootstrappedAUC
+from sae_transfer.probing.evaluations import BootstrappedAUC, mean_auc
 from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.search import column_auc
-from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, numbers, reasons, texts
+from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, numbers, texts
 from sae_transfer.results.sections import Picture, Section, Tables, look_up
+from sae_transfer.stats.intervals import Estimate, estimates
 from sae_transfer.stats.p_values import SIGNIFICANT, student_p
 
 if TYPE_CHECKING:
@@ -158,38 +159,29 @@ def _tested(a: Domain, b: Domain, standard: Probe, score: Floats, known: dict[st
     """The probe of the same kind as A's standard one on the features of a choice, fitted on A; each set once."""
     best = np.argsort(-np.round(score, 12), kind="stable")[: len(standard.weights)]
     chosen = replace(standard, feature_ids=a.ranking.feature_ids[best])
-    if text(chosen) not in known:
+    if chosen.feature_text not in known:
         probe = refitted(a, chosen)
-        known[text(chosen)] = Tested(probe, b.tested(probe))
-    return known[text(chosen)]
+        known[chosen.feature_text] = Tested(probe, b.tested(probe))
+    return known[chosen.feature_text]
 
 
 def _judged(b: Domain, name: str, chosen: list[Tested], fixed: Mapping[str, Tested]) -> dict[str, Any]:
-    own, probe = _mean([one.area for one in chosen]), chosen[0].probe
-    same = len({text(one.probe) for one in chosen}) == 1
-    row: dict[str, Any] = {
-        "feature_ids": text(probe) if same else "",
+    own, probe = mean_auc([one.area for one in chosen]), chosen[0].probe
+    same = len({one.probe.feature_text for one in chosen}) == 1
+    regret, gain = b.difference(fixed[ORACLE].area, own), b.difference(own, fixed[IN_DOMAIN].area)
+    gain = replace(gain, reason="")  # too few groups for one are too few for the other, which says so
+    if name == ORACLE:
+        regret = Estimate(reason="the oracle itself")
+    if name == IN_DOMAIN:
+        gain = Estimate(reason="what the others are set against")
+    area = replace(b.area(own), reason=silence(probe, b) if same else "")
+    return {
+        "feature_ids": probe.feature_text if same else "",
         "n_features": len(probe.weights),
         "auc_draw_sd": float(np.std([one.area.auc for one in chosen], ddof=1)) if len(chosen) > 1 else np.nan,
-    } | b.area(own).columns("auc")
-    regret, gain = b.difference(fixed[ORACLE].area, own), b.difference(own, fixed[IN_DOMAIN].area)
-    why = {"auc": silence(probe, b) if same else "", "regret": regret.reason, "gain": ""}
-    if name == ORACLE:
-        why["regret"] = "the oracle itself"
-    else:
-        row |= regret.columns("regret")
-    if name == IN_DOMAIN:
-        why["gain"] = "what the others are set against"
-    else:
-        row |= gain.columns("gain") | {"p": student_p(gain)}
-    return row | {"reason": reasons(why)}
-
-
-def _mean(found: Sequence[BootstrappedAUC]) -> BootstrappedAUC:
-    """The mean AUC over draws, on the rows and on each resample."""
-    return BootstrappedAUC(
-        float(np.mean([one.auc for one in found])), np.asarray(np.mean([one.resampled for one in found], axis=0))
-    )
+        **estimates({"auc": area, "regret": regret, "gain": gain}),
+        "p": student_p(gain),
+    }
 
 
 def mean_regret(table: pd.DataFrame, *by: str) -> pd.DataFrame:

@@ -26,11 +26,11 @@ from sae_transfer.probing.residual_probes import residual
 from sae_transfer.probing.rows import Rows
 from sae_transfer.probing.sae_probes import sparse_probes
 from sae_transfer.probing.search import Rule
-from sae_transfer.results.schema import REASON, Table, estimate, integers, numbers, reasons, texts
+from sae_transfer.results.schema import REASON, Table, estimate, integers, numbers, texts
 from sae_transfer.results.sections import Section, Tables, look_up
 from sae_transfer.results.transfer_table import TRANSFER
 from sae_transfer.stats import intervals, roc
-from sae_transfer.stats.intervals import Estimate
+from sae_transfer.stats.intervals import Estimate, reasons
 
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study
@@ -157,12 +157,12 @@ def regime_rows(
             key: found for space, own in train.items() for key, found in _areas(space, own, chosen, setting).items()
         }
         for (space, probe, ranking), found in areas.items():
-            about: dict[str, Any] = {"space": space.name, "layer": space.layer, "sae": space.sae, "train": dataset}
-            about |= {"regime": regime, "value": value, "probe": probe, "ranking": ranking}
+            about = {"space": space.name, "layer": space.layer, "sae": space.sae, "train": dataset}
+            altering = {"regime": regime, "value": value, "probe": probe, "ranking": ranking}
             for j, test in enumerate(setting.tests[space]):
                 where = {"test": test, "in_domain": test == dataset, "n_train": len(chosen[0][0])}
                 compared = None if space.is_residual else areas[layer, "residual", ""][:, j]
-                yield about | where | _numbers(found[:, j], compared)
+                yield about | altering | where | _numbers(found[:, j], compared)
 
 
 def _areas(
@@ -214,7 +214,7 @@ def _numbers(areas: Floats, residual_areas: Floats | None) -> dict[str, Any]:
 
 def _mean(values: Floats) -> Estimate:
     known = values[~np.isnan(values)]
-    return intervals.mean_interval(known) if len(known) else Estimate(np.nan, np.nan, np.nan)
+    return intervals.mean_interval(known) if len(known) else Estimate()
 
 
 def section(tables: Tables) -> Section:

@@ -1,6 +1,6 @@
 """SAEs against each other: transfer beside width, training objective, L0 and explained variance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,13 @@ import pandas as pd
 from sae_transfer.analyses import feature_splitting
 from sae_transfer.analyses.analysis import Analysis
 from sae_transfer.core.space import Space
-from sae_transfer.probing.evaluations import BootstrappedAUC, bootstrapped_auc
+from sae_transfer.probing.evaluations import BootstrappedAUC, bootstrapped_auc, mean_auc
 from sae_transfer.probing.kinds import selected
-from sae_transfer.results.schema import REASON, Column, Table, estimate, estimates, integers, texts
+from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, texts
 from sae_transfer.results.sections import Section, Tables, look_up
 from sae_transfer.results.transfer_table import TRANSFER
 from sae_transfer.stats import intervals
-from sae_transfer.stats.intervals import Estimate
+from sae_transfer.stats.intervals import Estimate, estimates
 
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study
@@ -51,7 +51,7 @@ def compute(study: "Study", part: str) -> pd.DataFrame:
     """The rows of the SAEs on one layer."""
     saes = {sae.name: sae for sae in study.saes if sae.layer == study.space(part).layer}
     tests = {name: study.evaluation(name, "unseen") for name in study.datasets}
-    rows: list[dict[str, Any]] = []
+    rows = []
     for kind in KINDS if saes else ():
         areas: dict[str, Areas] = {}
         for name, sae in saes.items():
@@ -72,7 +72,7 @@ def health(study: "Study", sae: Space, test: str) -> dict[str, Any]:
     return {"width": found[0].width, "objective": study.directions(sae).objective} | means
 
 
-def comparison_rows(areas: Mapping[str, Areas], first: str, n_groups: Mapping[str, float]) -> list[dict[str, Any]]:
+def comparison_rows(areas: Mapping[str, Areas], first: str, n_groups: Mapping[str, float]) -> Iterator[dict[str, Any]]:
     """The rows of one kind of probe over the SAEs of one layer.
 
     Args:
@@ -80,33 +80,21 @@ def comparison_rows(areas: Mapping[str, Areas], first: str, n_groups: Mapping[st
         first: the SAE that the others are compared with.
         n_groups: of each dataset's test rows, as `intervals.interval` takes them for an AUC.
     """
-    rows = []
     for sae, domain, test in product(areas, ("in_domain", "ood"), (*n_groups, EVERY)):
         pairs = [p for p in areas[sae] if (p[0] == p[1]) == (domain == "in_domain") and test in (p[1], EVERY)]
         row = {"sae": sae, "domain": domain, "test": test, "n_pairs": len(pairs), "reference": first}
         if not pairs:
-            rows.append(row | {"reason": "auc: no other dataset"})
+            yield row | {"reason": "auc: no other dataset"}
             continue
         groups = _groups([n_groups[b] for b in dict.fromkeys(b for _, b in pairs)])
-        own, base = (_mean(areas[each], pairs) for each in (sae, first))
-        delta = Estimate(np.nan, np.nan, np.nan, "the reference itself")
-        if sae != first:
-            delta = intervals.difference_interval(own.auc, base.auc, own.resampled, base.resampled, groups)
-        numbers = estimates({"auc": intervals.interval(own.auc, own.resampled, groups), "delta": delta})
-        rows.append(row | {"n_groups": int(groups)} | numbers)
-    return rows
+        own, base = (mean_auc([areas[each][pair] for pair in pairs]) for each in (sae, first))
+        delta = Estimate(reason="the reference itself") if sae == first else own.less(base, groups)
+        yield row | {"n_groups": int(groups)} | estimates({"auc": own.interval(groups), "delta": delta})
 
 
 def _groups(of_tests: Sequence[float]) -> float:
     """How many groups a mean over test sets rests on: all of theirs, unless one has too few for an interval."""
     return sum(of_tests) if min(of_tests) >= intervals.MIN_GROUPS else min(of_tests)
-
-
-def _mean(areas: Areas, pairs: Sequence[tuple[str, str]]) -> BootstrappedAUC:
-    found = [areas[pair] for pair in pairs]
-    return BootstrappedAUC(
-        float(np.mean([one.auc for one in found])), np.mean([one.resampled for one in found], axis=0)
-    )
 
 
 def summarise(saes: pd.DataFrame) -> list[str]:
@@ -152,8 +140,6 @@ def section(tables: Tables) -> Section:
     )
 
 
-def _layers(study: "Study") -> list[str]:
-    return [layer.name for layer in study.layers]
-
-
-ANALYSIS = Analysis(TABLE, compute, _layers, params=("transfer",), section=section)
+ANALYSIS = Analysis(
+    TABLE, compute, lambda study: [layer.name for layer in study.layers], params=("transfer",), section=section
+)

@@ -20,12 +20,11 @@ from sae_transfer.core.randomness import rng_for
 from sae_transfer.core.space import Space, residual_stream
 from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.sae_probes import sparse_n
-from sae_transfer.probing.scoring import describe
-from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, numbers, reasons, texts
+from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, numbers, texts
 from sae_transfer.results.sections import Picture, Section, Tables, look_up
 from sae_transfer.results.transfer_table import TRANSFER
 from sae_transfer.stats.cosines import cosine, mahalanobis_cosine
-from sae_transfer.stats.intervals import Estimate
+from sae_transfer.stats.intervals import Estimate, reasons
 
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study
@@ -246,8 +245,9 @@ def _among(layer: Layer, top: Sequence[SparseDirection], features: Floats, covar
 
 
 def _about(one: SparseDirection) -> dict[str, Any]:
-    known = describe(one.probe) | {"direction": one.probe.kind}
-    return {key: known[key] for key in ("direction", "rank", "n_features", "feature_ids", "selected")}
+    probe = one.probe
+    about = {"direction": probe.kind, "rank": probe.rank, "n_features": probe.n_features}
+    return about | {"feature_ids": probe.feature_text, "selected": probe.selected}
 
 
 def _row(

@@ -113,8 +113,7 @@ def resample(study: "Study", space: Space, dataset: str) -> ResampleTables:
     train, params = study.rows(space, dataset), study.params.probe.at(space.name, dataset)
     tests = {name: by_column(study.rows(space, name, "unseen")) for name in study.datasets}
     fitted = [probe for probe in study.probes(space, dataset) if probe.kind in PROBES]
-    areas: list[dict[str, Any]] = []
-    features: list[pd.DataFrame] = []
+    areas, features = [], list[pd.DataFrame]()
     drawn: dict[tuple[int, Resampling], list[Refit]] = {}
     for size in study.sizes(train.labels):
         part = train.take(size)
@@ -123,7 +122,7 @@ def resample(study: "Study", space: Space, dataset: str) -> ResampleTables:
         for resampling in get_args(Resampling):
             rows = samples(part, resampling, study.seed, dataset, study.params.bootstrap)
             refits = drawn[len(part), resampling] = refitted(same, part, rows, study.seed, params)
-            about: dict[str, Any] = {"space": space.name, "layer": space.layer, "sae": space.sae, "train": dataset}
+            about = {"space": space.name, "layer": space.layer, "sae": space.sae, "train": dataset}
             about |= {"resampling": resampling, "n_train": len(part)}
             for name, test in tests.items():
                 of_b = {"test": name, "test_variation": study.templates(name)[0], "in_domain": name == dataset}
@@ -285,11 +284,8 @@ def section(tables: Tables) -> Section:
     if "bootstrap_features" in tables:
         best = tables["bootstrap_features"].sort_values(["space", "train", "rank"], kind="stable")
         largest = best.groupby(["space", "train"])["n_train"].transform("max")
-        best = (
-            best[(best["resampling"] == "bootstrap") & (best["n_train"] == largest)]
-            .groupby(["space", "train"], sort=False)
-            .head(3)
-        )
+        best = best[(best["resampling"] == "bootstrap") & (best["n_train"] == largest)]
+        best = best.groupby(["space", "train"], sort=False).head(3)
         best = best.rename(columns={"rank_low": "rank_median_low", "rank_high": "rank_median_high"})
         caption = "How often the best features are selected when the training groups are resampled"
         listed.append(look_up(best, caption, BOOTSTRAP_FEATURES.pick(*STABLE)))

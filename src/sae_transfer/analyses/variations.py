@@ -23,13 +23,12 @@ from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.residual_probes import residual
 from sae_transfer.probing.rows import Rows
 from sae_transfer.probing.sae_probes import sparse_probes
-from sae_transfer.probing.scoring import describe
-from sae_transfer.results.schema import REASON, Column, Table, estimate, estimates, reasons, texts
+from sae_transfer.results.schema import REASON, Column, Table, estimate, texts
 from sae_transfer.results.sections import Section, Tables, look_up
 from sae_transfer.results.transfer_table import TRANSFER
 from sae_transfer.stats import intervals, roc, thresholds
 from sae_transfer.stats.cosines import cosine
-from sae_transfer.stats.intervals import Estimate
+from sae_transfer.stats.intervals import Estimate, estimates, reasons
 
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study
@@ -113,14 +112,15 @@ def variation_rows(
         baseline = None
         for (train_variation, probes), (test_variation, rows) in product(fitted.items(), tests.items()):
             where = {"train_variation": train_variation, "test_variation": test_variation, "probe": kind}
-            row: dict[str, Any] = {**where, "n_test": len(rows), "n_groups": test.n_groups}
+            row = where | {"n_test": len(rows), "n_groups": test.n_groups}
             if isinstance(probes, str):
                 yield row | {"reason": reasons({"auc": probes})}
                 continue
             probe = selected(probes, kind)
-            measured, about = _measured(probe, rows, test), describe(probe)
-            row |= {name: about[name] for name in ("n_features", "feature_ids", "C", "n_train")}
-            yield row | _numbers(measured, baseline, test) | _sameness(own, probes, kind)
+            measured = _measured(probe, rows, test)
+            about = {"n_features": probe.n_features, "feature_ids": probe.feature_text}
+            about |= {"C": probe.C, "n_train": probe.n_train}
+            yield row | about | _numbers(measured, baseline, test) | _sameness(own, probes, kind)
             baseline = baseline or measured
 
 
@@ -140,9 +140,8 @@ def _numbers(measured: Measured, baseline: Measured | None, test: Evaluation) ->
     groups = {"auc": test.effective_groups, "accuracy": test.n_groups}
     found = {name: intervals.interval(value, spread, groups[name]) for name, (value, spread) in measured.items()}
     for name, (value, spread) in measured.items():
-        if baseline is None:
-            found[f"delta_{name}"] = Estimate(np.nan, np.nan, np.nan, "what the others are compared with")
-        else:
+        found[f"delta_{name}"] = Estimate(reason="what the others are compared with")
+        if baseline:
             first, first_spread = baseline[name]
             found[f"delta_{name}"] = intervals.difference_interval(value, first, spread, first_spread, groups[name])
     return estimates(found)

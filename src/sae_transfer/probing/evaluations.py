@@ -1,5 +1,6 @@
 """B's test rows as every probe is evaluated on them, with the bootstrap that all probes share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ from sae_transfer.core.arrays import Floats
 from sae_transfer.core.params_section import ParamsSection
 from sae_transfer.core.randomness import rng_for
 from sae_transfer.stats import intervals, roc
+from sae_transfer.stats.intervals import Estimate
 
 
 class TransferParams(ParamsSection):
@@ -56,7 +58,21 @@ class BootstrappedAUC:
     auc: float
     resampled: Floats
 
+    def interval(self, n_groups: float) -> Estimate:
+        """The AUC with its interval, over so many effective groups."""
+        return intervals.interval(self.auc, self.resampled, n_groups)
+
+    def less(self, other: "BootstrappedAUC", n_groups: float) -> Estimate:
+        """The difference of this AUC less another on the same resamples, with its interval."""
+        return intervals.difference_interval(self.auc, other.auc, self.resampled, other.resampled, n_groups)
+
 
 def bootstrapped_auc(scores: Floats, test: Evaluation) -> BootstrappedAUC:
     resampled = roc.weighted_auc(scores, test.labels, test.weights)
     return BootstrappedAUC(roc.auc(scores, test.labels), resampled)
+
+
+def mean_auc(found: Sequence[BootstrappedAUC]) -> BootstrappedAUC:
+    """The mean of several AUC that share their resamples, on the rows and on each resample."""
+    resampled = np.asarray(np.mean([one.resampled for one in found], axis=0))
+    return BootstrappedAUC(float(np.mean([one.auc for one in found])), resampled)

@@ -56,6 +56,11 @@ class Probe:
         """How many features it uses: 0 for a dense probe, the number of components for one on principal components."""
         return self.n_components if self.feature_ids is None and self.encoder is None else len(self.weights)
 
+    @property
+    def feature_text(self) -> str:
+        """The ids of its features as tables hold them; empty for a dense probe."""
+        return "" if self.feature_ids is None else " ".join(map(str, self.feature_ids))
+
     def score(self, X: Matrix) -> Floats:
         """[n] scores of X [n, d]; they rise with answerability."""
         if self.encoder is not None:

@@ -12,11 +12,10 @@ from sae_transfer.probing.evaluations import BootstrappedAUC, Evaluation, bootst
 from sae_transfer.probing.kinds import KINDS, kinds
 from sae_transfer.probing.probe import Probe
 from sae_transfer.stats import intervals, p_values, roc, thresholds
-from sae_transfer.stats.intervals import Estimate
+from sae_transfer.stats.intervals import Estimate, estimates, reasons
 
 NO_LAYER = "a space without a layer"
 MEANS = ("auc", "accuracy", "delta_residual")  # what a mean over repeats has an interval for
-NOTHING = Estimate(np.nan, np.nan, np.nan)
 
 
 def transfer(
@@ -59,16 +58,24 @@ def cell(probe: Probe, scores: Floats, test: Evaluation, residual: BootstrappedA
         Values by column; `reason` says of each missing one why it is missing.
     """
     own, p = bootstrapped_auc(scores, test), probe.probability(scores)
-    area = intervals.interval(own.auc, own.resampled, test.effective_groups)
+    area = own.interval(test.effective_groups)
     resampled = thresholds.weighted_accuracy(p, test.labels, test.weights)
     share = intervals.interval(thresholds.accuracy(p, test.labels), resampled, test.n_groups)
     if residual is None:
-        delta = replace(NOTHING, reason=NO_LAYER)
+        delta = Estimate(reason=NO_LAYER)
     elif probe.kind == "residual":
-        delta = replace(NOTHING, reason="the residual probe itself")
+        delta = Estimate(reason="the residual probe itself")
     else:
-        both = own.resampled, residual.resampled
-        delta = intervals.difference_interval(own.auc, residual.auc, *both, test.effective_groups)
+        delta = own.less(residual, test.effective_groups)
+    why = {
+        "auc": area.reason,
+        "accuracy": share.reason,
+        "auc_train_sd": "trained once",
+        "C": "no penalty" if np.isnan(probe.C) else "",
+        "cv_auc": "no fold trained this probe" if np.isnan(probe.cv_auc) else "",
+        "delta_residual": delta.reason,
+        "layer": "" if residual else NO_LAYER,
+    }
     return {
         **_points(probe, scores, test, residual),
         **area.columns("auc"),
@@ -76,15 +83,7 @@ def cell(probe: Probe, scores: Floats, test: Evaluation, residual: BootstrappedA
         **share.columns("accuracy"),
         **delta.columns("delta_residual"),
         "delta_residual_p": p_values.student_p(delta),
-        "reason": _reasons(
-            auc=area.reason,
-            accuracy=share.reason,
-            auc_train_sd="trained once",
-            C="no penalty" if np.isnan(probe.C) else "",
-            cv_auc="no fold trained this probe" if np.isnan(probe.cv_auc) else "",
-            delta_residual=delta.reason,
-            layer="" if residual else NO_LAYER,
-        ),
+        "reason": reasons(why),
     }
 
 
@@ -116,14 +115,14 @@ def repeated_cell(
     singles = [_points(probe, s, test, residual) for probe, s in zip(probes, scores, strict=True)]
     result: dict[str, Any] = {key: float(np.mean([one[key] for one in singles])) for key in singles[0]}
     means = {name: intervals.mean_interval([one[name] for one in singles]) for name in MEANS}
-    for name, mean in means.items():
-        result |= mean.columns(name)
     own_labels = KINDS[probes[0].kind].role == "control"
+    why = "a control with labels of its own" if own_labels else "no fold trained this control"
     return {
         **result,
+        **estimates(means),
         "auc_train_sd": float(np.std([one["auc"] for one in singles], ddof=1)),
         "delta_residual_p": p_values.student_p(means["delta_residual"]),
-        "reason": _reasons(cv_auc="a control with labels of its own" if own_labels else "no fold trained this control"),
+        "reason": reasons({"cv_auc": why}),
     }
 
 
@@ -147,13 +146,8 @@ def _largest(fitted: Mapping[int, Sequence[Probe]], n_train: int) -> int:
     return max((size for size in fitted if size <= n_train), default=min(fitted))
 
 
-def _reasons(**missing: str) -> str:
-    return "; ".join(f"{column}: {reason}" for column, reason in missing.items() if reason)
-
-
 def describe(probe: Probe) -> dict[str, Any]:
     """The columns that say which probe a row is about."""
-    ids = [] if probe.feature_ids is None else [int(feature) for feature in probe.feature_ids]
     return {
         "probe": probe.kind,
         "family": probe.family,
@@ -161,7 +155,7 @@ def describe(probe: Probe) -> dict[str, Any]:
         "n_features": probe.n_features,
         "selected": probe.selected,
         "uses_target": probe.kind == "target_trained",
-        "feature_ids": " ".join(map(str, ids)),
+        "feature_ids": probe.feature_text,
         "scaling": probe.scaling,
         "ranking": probe.ranking,
         "C": probe.C,

@@ -9,8 +9,6 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from sae_transfer.stats.intervals import Estimate
-
 Kind = Literal["text", "ids", "flag", "integer", "number"]
 DTYPES: dict[Kind, Any] = {"text": object, "ids": object, "flag": object, "integer": "Int64", "number": "float64"}
 
@@ -98,19 +96,6 @@ class Table:
         whole = [column.name for column in self.columns if column.kind == "integer"]
         found = pd.DataFrame(listed, columns=self.names)
         return found.astype({name: "Int64" for name in whole if found[name].isna().any()})
-
-
-def estimates(found: Mapping[str, Estimate]) -> dict[str, Any]:
-    """The columns of several estimates, and as `reason` why some are missing."""
-    row: dict[str, Any] = {}
-    for name, one in found.items():
-        row |= one.columns(name)
-    return row | {"reason": reasons({name: one.reason for name, one in found.items()})}
-
-
-def reasons(why: Mapping[str, str]) -> str:
-    """The text of the column `reason`, from a reason a column; an empty reason counts as none."""
-    return "; ".join(f"{column}: {reason}" for column, reason in why.items() if reason)
 
 
 PAGE = """# The tables of results/

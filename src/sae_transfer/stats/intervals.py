@@ -1,6 +1,8 @@
 """Intervals of shares and of their paired differences, by a bootstrap over groups."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,9 +26,9 @@ class Estimate:
     A difference also has the standard error `se` and the degrees of freedom `df` that its interval is made of.
     """
 
-    value: float
-    low: float
-    high: float
+    value: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
     reason: str = ""
     se: float = np.nan
     df: float = np.nan
@@ -34,6 +36,17 @@ class Estimate:
     def columns(self, name: str) -> dict[str, float]:
         """The number and its bounds as columns of a table: `name`, `name_low`, `name_high`."""
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
+
+def estimates(found: Mapping[str, Estimate]) -> dict[str, Any]:
+    """The columns of several estimates, and as `reason` why some are missing."""
+    numbers = {column: value for name, one in found.items() for column, value in one.columns(name).items()}
+    return {**numbers, "reason": reasons({name: one.reason for name, one in found.items()})}
+
+
+def reasons(why: Mapping[str, str]) -> str:
+    """The text of the column `reason`, from a reason a column; an empty reason counts as none."""
+    return "; ".join(f"{column}: {reason}" for column, reason in why.items() if reason)
 
 
 def group_weights(groups: ArrayLike, resamples: int, rng: np.random.Generator) -> Floats:
@@ -85,11 +98,11 @@ def interval(value: float, resampled: ArrayLike, n_groups: float) -> Estimate:
         ValueError: the value lies outside 0 to 1.
     """
     if np.isnan(value):
-        return Estimate(value, np.nan, np.nan, "one class")
+        return Estimate(value, reason="one class")
     if not -1e-9 <= value <= 1 + 1e-9:
         raise ValueError(f"{value} is no share; a difference has `difference_interval`")
     if n_groups < MIN_GROUPS:
-        return Estimate(value, np.nan, np.nan, f"{int(n_groups)} groups, fewer than {MIN_GROUPS}")
+        return Estimate(value, reason=f"{int(n_groups)} groups, fewer than {MIN_GROUPS}")
     value = min(max(value, 0.0), 1.0)  # means of shares may round beyond
     centre = _inwards(value, n_groups)
     n = centre * (1 - centre) / _variance(value, resampled, n_groups)
@@ -144,7 +157,7 @@ def difference_interval(
     value = one - other
     for share, drawn in ((one, resampled), (other, resampled_other)):
         if reason := interval(share, drawn, n_groups).reason:
-            return Estimate(value, np.nan, np.nan, reason)
+            return Estimate(value, reason=reason)
     both = np.stack([np.asarray(resampled, dtype=np.float64), np.asarray(resampled_other, dtype=np.float64)])
     both = both[:, ~np.isnan(both).any(axis=0)]
     correlation = float(np.corrcoef(*both)[0, 1]) if both.std(axis=1).min() > 1e-12 else 0.0
@@ -163,7 +176,7 @@ def mean_interval(values: ArrayLike) -> Estimate:
     values = np.asarray(values, dtype=np.float64)
     mean = float(values.mean())
     if len(values) < 2:
-        return Estimate(mean, np.nan, np.nan, "one repeat")
+        return Estimate(mean, reason="one repeat")
     error, df = float(values.std(ddof=1) / np.sqrt(len(values))), len(values) - 1
     half = float(stdtrit(df, (1 + LEVEL) / 2)) * error
     return Estimate(mean, mean - half, mean + half, se=error, df=df)
