@@ -7,6 +7,15 @@ from filelock import FileLock
 
 import project as projects
 
+# Files start in this order, each in the next of pytest's processes that is free. One process makes the finished study
+# for the first file while the other tests what needs none; no long file is left for the end.
+FIRST = ("test_end_to_end", "test_browser", "test_tracking", "test_tuning", "test_workspaces")
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
+
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sae_transfer import cli
 from sae_transfer.pipeline.__main__ import main
 from sae_transfer.pipeline.study import Study
 from sae_transfer.tracking import TrackingParams, location
@@ -65,31 +66,46 @@ class Project:
         assert code == 0, out + error
         return out
 
-    def command(self, stage):
-        """A stage as `dvc.yaml` starts it, with the project's own copy of the code."""
-        return self.run("env", "PYTHONPATH=src", "python", "-m", "sae_transfer.pipeline", stage)
+    def command(self, *stages):
+        """Stages one after another in one new process, with the project's own copy of the code."""
+        code = "import sys; from sae_transfer.pipeline.__main__ import main\n"
+        code += "for name in sys.argv[1:]: sys.argv = ['stage', name]; main()"
+        return self.run("env", "PYTHONPATH=src", "python", "-c", code, *stages)
+
+    def stages(self, *names):
+        """The same in copies of this process, which has imported what they need; of the last one that ran."""
+        for name in names:
+            if (ended := self.stage(name))[0]:
+                break
+        return ended
 
     def stage(self, name):
-        """(exit code, stdout, stderr) of a stage in a copy of this process, which has imported what it needs."""
-        process, out, error = self.started(name)
-        process.join(200)
-        return process.exitcode, out.read_text(), error.read_text()
+        """(exit code, stdout, stderr) of a stage in a copy of this process."""
+        return _ended(*self.started(name))
+
+    def cli(self, *words):
+        """(exit code, stdout, stderr) of a command of `sae-transfer`, in a copy of this process too."""
+        return _ended(*self._copied(cli.main, *words))
 
     def started(self, name):
+        """A stage that has begun so: its process, and the files of its stdout and stderr."""
+        return self._copied(main, name)
+
+    def _copied(self, entry, *words):
         import_module("sae_lens")  # what stages import in functions, once for all copies
         out, error = (self.folder.parent / f"{self.folder.name}.{stream}" for stream in ("out", "error"))
-        process = multiprocessing.get_context("fork").Process(target=self._stage, args=(name, out, error))
+        process = multiprocessing.get_context("fork").Process(target=self._copy, args=(entry, words, out, error))
         process.start()
         return process, out, error
 
-    def _stage(self, name, out, error):
+    def _copy(self, entry, words, out, error):
         os.setsid()
         os.chdir(self.folder)
         os.environ.update(self.env)
         for path, stream in ((out, 1), (error, 2)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-        sys.argv, sys.stdout, sys.stderr = ["stage", name], os.fdopen(1, "w"), os.fdopen(2, "w")
-        main()
+        sys.argv, sys.stdout, sys.stderr = ["sae-transfer", *words], os.fdopen(1, "w"), os.fdopen(2, "w")
+        entry()
 
     @property
     def study(self):
@@ -116,6 +132,11 @@ class Project:
         """{path: sha256} of every file in the folders."""
         paths = [path for name in folders for path in sorted((self.folder / name).rglob("*")) if path.is_file()]
         return {str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def _ended(process, out, error):
+    process.join(200)
+    return process.exitcode, out.read_text(), error.read_text()
 
 
 MADE = ("artifacts", "results", "report")

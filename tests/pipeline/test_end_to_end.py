@@ -99,7 +99,7 @@ def test_a_saved_probe_scores_prompts_as_the_study_scored_them(project, space, k
     file = project.folder.parent / f"{kind}.jsonl"
     file.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in wanted["prompt"]))
     words = ("score", str(file), "--train", "passages", "--space", space, "--probe", kind, *options)
-    code, out, error = project.run("env", "PYTHONPATH=src", "python", "-m", "sae_transfer.cli", *words, "--json")
+    code, out, error = project.cli(*words, "--json")
     assert code == 0, error
     verdicts = [json.loads(line) for line in out.splitlines()]
     assert [verdict["prompt"] for verdict in verdicts] == list(wanted["prompt"])
@@ -278,9 +278,8 @@ def test_length_strata_hold_every_headline_probe(project, table):
 
 def test_without_abstaining_words_there_is_no_verbal_judgement(fresh):
     fresh.edit(lambda params: params.update(verbal={"abstaining": []}))
-    for name in STAGES[:-1]:
-        code, _, error = fresh.stage(name)
-        assert code == 0, error
+    code, _, error = fresh.stages(*STAGES[:-1])
+    assert code == 0, error
     assert set(pd.read_csv("results/transfer.csv")["space"]) == {*SPACES, "text"}
 
 
@@ -301,13 +300,12 @@ def stages_run(said):
     return [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")]
 
 
-def made_again(project, change, stage=Project.stage):
+def made_again(project, change, run=Project.stages):
     """The files that the stages write again after a change, from `prepare` on, without DVC's own work."""
     before = {path: path.stat().st_mtime_ns for path in (project.folder / "artifacts").rglob("*.*") if path.is_file()}
     change()
-    for name in STAGES[:-2]:
-        code, _, error = stage(project, name)
-        assert code == 0, error
+    code, _, error = run(project, *STAGES[:-2])
+    assert code == 0, error
     after = {path: path.stat().st_mtime_ns for path in (project.folder / "artifacts").rglob("*.*") if path.is_file()}
     changed = {str(path.relative_to(project.folder / "artifacts")) for path in after if before.get(path) != after[path]}
     return {path for path in changed if not path.endswith(".json")}
@@ -441,9 +439,8 @@ def test_one_process_and_many_write_the_same_bytes(project, fresh):
     fresh.edit(lambda params: params.update(jobs=3))
     for name in ("probes", "transfer"):
         shutil.rmtree(fresh.folder / "artifacts" / name)
-    for name in ("fit", "transfer"):
-        code, _, error = fresh.command(name)  # joblib's workers do not start from a copy of a process
-        assert code == 0, error
+    code, _, error = fresh.command("fit", "transfer")  # joblib's workers do not start from a copy of a process
+    assert code == 0, error
     assert fresh.hashes("artifacts/probes", "artifacts/transfer") == before
 
 

@@ -66,6 +66,9 @@ def test_experiments_run_here_in_a_workspace_of_their_own_and_queued(fresh):
 
 def _wait_for_queue(project, n):
     deadline = time.monotonic() + 150
+    refs = project.folder / ".git/refs/exps"
+    while not list(refs.rglob("queued")) and time.monotonic() < deadline - 60:  # a look there is cheaper than `dvc`
+        time.sleep(0.2)
     while (told := project.dvc("queue", "status")).count("Success") < n:
         assert "Failed" not in told, project.dvc("queue", "logs", "queued")
         assert time.monotonic() < deadline, told
