@@ -84,7 +84,7 @@ class Domain:
 
     def difference(self, better: BootstrappedAUC, worse: BootstrappedAUC) -> Estimate:
         """The paired difference of two AUC on this domain's test rows with its interval."""
-        return better.less(worse, self.test.effective_groups)
+        return better.minus(worse, self.test.effective_groups)
 
 
 def domains_of(study: "Study", sae: Space) -> list[Domain]:

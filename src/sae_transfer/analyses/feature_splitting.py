@@ -162,7 +162,7 @@ def split_rows(found: Family, X: sparse.csr_array, Y: sparse.csr_array, test: Ev
         yield about | {"children": 0, "parent_auc": parent.auc, "reason": "auc: no feature correlates with the parent"}
     for child, area in zip(found.children, found.cv_auc, strict=True):
         own = bootstrapped_auc(child.score(Y), test)
-        delta = own.less(parent, groups)
+        delta = own.minus(parent, groups)
         areas = {"auc": own.interval(groups), "parent_auc": parent.interval(groups), "delta": delta}
         recovered = None if np.isnan(delta.value) else delta.value >= -TOLERANCE
         row = {"children": child.n_features, "child_ids": child.feature_text, "cv_auc": area, "recovered": recovered}

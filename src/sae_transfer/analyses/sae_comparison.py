@@ -88,7 +88,7 @@ def comparison_rows(areas: Mapping[str, Areas], first: str, n_groups: Mapping[st
             continue
         groups = _groups([n_groups[b] for b in dict.fromkeys(b for _, b in pairs)])
         own, base = (mean_auc([areas[each][pair] for pair in pairs]) for each in (sae, first))
-        delta = Estimate(reason="the reference itself") if sae == first else own.less(base, groups)
+        delta = Estimate(reason="the reference itself") if sae == first else own.minus(base, groups)
         yield row | {"n_groups": int(groups)} | estimates({"auc": own.interval(groups), "delta": delta})
 
 

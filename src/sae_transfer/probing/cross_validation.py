@@ -1,21 +1,46 @@
-"""Cross-validation of whole methods: everything that a method learns is learnt anew in every fold."""
+"""Cross-validation: how C and the size of a probe are chosen, and how a whole method is judged.
 
+Everything that a method learns is learnt anew in every fold.
+"""
+
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from sae_transfer.core.arrays import Floats
-from sae_transfer.probing.probe import Method, Probe
+from sae_transfer.probing.probe import Method, Probe, decision_function
 from sae_transfer.probing.probe_params import ProbeParams
 from sae_transfer.probing.rows import Rows
+from sae_transfer.stats.logistic import Scaling, fit_path
 from sae_transfer.stats.roc import auc
 
 
-def mean_over_folds(areas: Any) -> Floats:
-    """Means over the first axis, rounded so that the order of a sum's terms never breaks a tie."""
+def path_areas(
+    rest: Rows, test: Rows, sizes: Sequence[int], Cs: Sequence[float], scaling: Scaling
+) -> list[list[float]]:
+    """AUC on `test` of logistic regressions on the first columns of `rest`, for every size and C."""
+    paths = [fit_path(rest.X[:, :size], rest.labels, Cs, scaling) for size in sizes]
+    return [
+        [auc(decision_function(test.X[:, :size], fit), test.labels) for fit in path]
+        for size, path in zip(sizes, paths, strict=True)
+    ]
+
+
+def choose(areas: Any, Cs: Sequence[float]) -> tuple[int, list[float]]:
+    """What has the best mean AUC over the folds; ties go to the smaller size, then to the smaller C.
+
+    Args:
+        areas: [n_folds, n_sizes, n_Cs], both axes ascending.
+        Cs: ascending.
+
+    Returns:
+        (the place of the best size, the best C of each size).
+    """
+    # Rounded, so that the order of a sum's terms never breaks a tie.
     means: Floats = np.round(np.mean(areas, axis=0, dtype=np.float64), 12)
-    return means
+    return int(np.argmax(means.max(axis=1))), [Cs[place] for place in means.argmax(axis=1)]
 
 
 Key = tuple[str, str, int, int]

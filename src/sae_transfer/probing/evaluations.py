@@ -62,8 +62,8 @@ class BootstrappedAUC:
         """The AUC with its interval, over so many effective groups."""
         return intervals.interval(self.auc, self.resampled, n_groups)
 
-    def less(self, other: "BootstrappedAUC", n_groups: float) -> Estimate:
-        """The difference of this AUC less another on the same resamples, with its interval."""
+    def minus(self, other: "BootstrappedAUC", n_groups: float) -> Estimate:
+        """This AUC minus another on the same resamples, with the interval of the paired difference."""
         return intervals.difference_interval(self.auc, other.auc, self.resampled, other.resampled, n_groups)
 
 

@@ -8,22 +8,18 @@ from numpy.typing import NDArray
 
 from sae_transfer.core.arrays import Floats, Ints
 from sae_transfer.core.randomness import rng_for
-from sae_transfer.probing.cross_validation import mean_over_folds
+from sae_transfer.probing.cross_validation import choose, path_areas
 from sae_transfer.probing.probe import Probe, decision_function
 from sae_transfer.probing.probe_params import ProbeParams
 from sae_transfer.probing.rows import Rows
 from sae_transfer.stats.logistic import fit_path
-from sae_transfer.stats.roc import auc
 
 
 def residual(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
     """The residual stream probe: standardised L2 logistic regression, C by cross-validation (ties: the smaller C)."""
     grid = sorted(params.C_grid)
-    areas = [
-        [auc(decision_function(test.X, fit), test.labels) for fit in fit_path(rest.X, rest.labels, grid, "standard")]
-        for rest, test in train.folded(params.n_folds, seed)
-    ]
-    C = grid[int(np.argmax(mean_over_folds(areas)))]
+    every, folded = [train.X.shape[1]], train.folded(params.n_folds, seed)
+    _, (C,) = choose([path_areas(rest, test, every, grid, "standard") for rest, test in folded], grid)
     weights, bias = fit_path(train.X, train.labels, [C], "standard")[0]
     return [Probe("residual", "residual", weights, bias, C=C, scaling="standard")]
 
@@ -86,9 +82,8 @@ def pca(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
     folded = [(_principal(rest.X, max(params.N)), rest, test) for rest, test in train.folded(params.n_folds, seed)]
     most = min(len(components) for (_, components), _, _ in folded)
     grid, sizes = sorted(params.C_grid), [k for k in sorted(params.N) if k <= most] or [max(most, 1)]
-    areas = mean_over_folds([_component_areas(*fold, sizes, grid) for fold in folded])
-    best = int(np.argmax(areas.max(axis=1)))
-    k, C = sizes[best], grid[int(np.argmax(areas[best]))]
+    best, chosen = choose([_component_areas(*fold, sizes, grid) for fold in folded], grid)
+    k, C = sizes[best], chosen[best]
     mean, components = _principal(train.X, k)
     weights, bias = fit_path((train.X - mean) @ components.T, train.labels, [C], "standard")[0]
     direction = components.T @ weights
@@ -117,12 +112,8 @@ def _component_areas(
     basis: tuple[Floats, Floats], rest: Rows, test: Rows, sizes: list[int], grid: list[float]
 ) -> list[list[float]]:
     mean, components = basis
-    X, unseen = (rest.X - mean) @ components.T, (test.X - mean) @ components.T
-    paths = [fit_path(X[:, :k], rest.labels, grid, "standard") for k in sizes]
-    return [
-        [auc(decision_function(unseen[:, :k], fit), test.labels) for fit in path]
-        for k, path in zip(sizes, paths, strict=True)
-    ]
+    fitting, unseen = (replace(rows, X=(rows.X - mean) @ components.T) for rows in (rest, test))
+    return path_areas(fitting, unseen, sizes, grid, "standard")
 
 
 def reconstruction(rebuilt: Rows, seed: int, params: ProbeParams) -> list[Probe]:

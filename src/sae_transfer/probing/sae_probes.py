@@ -10,13 +10,12 @@ from scipy import sparse
 from sae_transfer.core.arrays import Ints, Matrix
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.randomness import rng_for
-from sae_transfer.probing.cross_validation import mean_over_folds
-from sae_transfer.probing.probe import Probe, decision_function
+from sae_transfer.probing.cross_validation import choose, path_areas
+from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.probe_params import ProbeParams
 from sae_transfer.probing.rows import Rows
 from sae_transfer.probing.search import MIN_ROWS, Ranking, Rule, entries, fit_columns, rank_features
 from sae_transfer.stats.logistic import Scaling, fit_path
-from sae_transfer.stats.roc import auc
 
 
 def sparse_probes(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
@@ -35,11 +34,8 @@ def sparse_probes(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
     rule, best = params.rule_n, ranking.feature_ids
     best_n = best if rule == params.ranking else ranked(train, seed, params, rule).feature_ids
     grid, sizes = sorted(params.C_grid), [n for n in sorted(params.N) if n <= len(best)] or [len(best)]
-    areas = mean_over_folds(
-        [_areas(rest, test, seed, params, sizes, grid) for rest, test in train.folded(params.n_folds, seed)]
-    )
-    selected = int(np.argmax(areas.max(axis=1)))
-    chosen = [grid[int(np.argmax(row))] for row in areas]
+    folded = train.folded(params.n_folds, seed)
+    selected, chosen = choose([_areas(rest, test, seed, params, sizes, grid) for rest, test in folded], grid)
     many = [
         sparse_n(train, best_n[:n], chosen[i], selected=i == selected, ranking=rule, scaling=params.scaling)
         for i, n in enumerate(sizes)
@@ -87,12 +83,8 @@ def _areas(
 ) -> list[list[float]]:
     """AUC on `test` for every N and C, features ranked on `rest` alone."""
     best = ranked(rest, seed, params, params.rule_n).feature_ids[: max(sizes)]
-    X, unseen = _dense(rest.X, best), _dense(test.X, best)
-    paths = [fit_path(X[:, :n], rest.labels, grid, params.scaling) for n in sizes]
-    return [
-        [auc(decision_function(unseen[:, :n], fit), test.labels) for fit in path]
-        for n, path in zip(sizes, paths, strict=True)
-    ]
+    fitting, unseen = (replace(rows, X=_dense(rows.X, best)) for rows in (rest, test))
+    return path_areas(fitting, unseen, sizes, grid, params.scaling)
 
 
 def refit_sparse_1(probe: Probe, train: Rows, best: Ints, _seed: int, _params: ProbeParams) -> Probe | None:

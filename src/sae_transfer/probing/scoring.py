@@ -66,7 +66,7 @@ def cell(probe: Probe, scores: Floats, test: Evaluation, residual: BootstrappedA
     elif probe.kind == "residual":
         delta = Estimate(reason="the residual probe itself")
     else:
-        delta = own.less(residual, test.effective_groups)
+        delta = own.minus(residual, test.effective_groups)
     why = {
         "auc": area.reason,
         "accuracy": share.reason,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sae_transfer.core.arrays import Floats, Matrix
-from sae_transfer.probing.cross_validation import cross_validate, mean_over_folds
+from sae_transfer.probing.cross_validation import choose, cross_validate
 from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.probe_params import ProbeParams
 from sae_transfer.probing.residual_probes import residual
@@ -75,8 +75,8 @@ def tfidf(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
         vectorizer, X = _vectorized(rest.X)
         unseen = vectorizer.transform(test.X)
         fits = (_logistic(X, rest.labels, C) for C in grid)
-        areas.append([auc(unseen @ weights + bias, test.labels) for weights, bias in fits])
-    C = grid[int(np.argmax(mean_over_folds(areas)))]
+        areas.append([[auc(unseen @ weights + bias, test.labels) for weights, bias in fits]])
+    _, (C,) = choose(areas, grid)
     vectorizer, X = _vectorized(train.X)
     weights, bias = _logistic(X, train.labels, C)
     return [TextProbe("text", "tfidf", weights, bias, C=C, scaling="tf-idf", input="tfidf", vectorizer=vectorizer)]

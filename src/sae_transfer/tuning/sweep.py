@@ -23,7 +23,6 @@ from sae_transfer.core.space import Space
 from sae_transfer.probing.evaluations import bootstrapped_auc
 from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.rows import Rows
-from sae_transfer.stats import intervals
 from sae_transfer.tuning import objective, optuna_studies, trials
 from sae_transfer.tuning.search_space import SweepParams
 from sae_transfer.tuning.storage import check_name, open_storage, refusing
@@ -96,7 +95,7 @@ def _on_test_rows(fitted: Mapping[int, Probe], study: "Study", space: Space) -> 
         rows, evaluation = study.rows(space, test, "unseen"), study.evaluation(test, "unseen")
         for number, probe in fitted.items():
             own = bootstrapped_auc(probe.score(rows.X), evaluation)
-            area = intervals.interval(own.auc, own.resampled, evaluation.effective_groups)
+            area = own.interval(evaluation.effective_groups)
             named = area.columns("auc") | {"reason": area.reason}
             found[number] |= {f"{key}.{test}": value for key, value in named.items() if value == value and value != ""}
     return found
