@@ -30,4 +30,4 @@ def summary() -> None:
 
 
 def _decimals(score: float | None) -> str:
-    return "nan" if score is None else f"{score:.3f}"
+    return "not tested" if score is None else f"{score:.3f}"
