@@ -1,4 +1,4 @@
-"""Does the rule that chooses C and N decide the result? Every such probe under both rules, and how many settings tied."""
+"""Does the rule that chooses C and N decide? Every such probe under both rules, and how many settings tied."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any

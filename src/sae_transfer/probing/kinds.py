@@ -160,7 +160,13 @@ TRAININGS: dict[Literal["residual", "sae"], tuple[Train, ...]] = {
         _shuffled_residual,
         validated(residual_probes.pca),
     ),
-    "sae": (validated(sae_probes.sparse_by_both_rules), _shuffled_sparse, _reconstruction, _random_features, _random_sae),
+    "sae": (
+        validated(sae_probes.sparse_by_both_rules),
+        _shuffled_sparse,
+        _reconstruction,
+        _random_features,
+        _random_sae,
+    ),
 }
 
 

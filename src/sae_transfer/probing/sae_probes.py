@@ -87,9 +87,7 @@ def sparse_n(
     )
 
 
-def _scores(
-    rest: Rows, test: Rows, seed: int, params: ProbeParams, sizes: list[int], grid: list[float]
-) -> PathScores:
+def _scores(rest: Rows, test: Rows, seed: int, params: ProbeParams, sizes: list[int], grid: list[float]) -> PathScores:
     """Every N and C scored on `test`, features ranked on `rest` alone."""
     best = ranked(rest, seed, params, params.rule_n).feature_ids[: max(sizes)]
     fitting, unseen = (replace(rows, X=_dense(rows.X, best)) for rows in (rest, test))
