@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -147,10 +148,10 @@ def test_an_unknown_command_is_named(type_):
 
 
 def test_a_mistake_outside_a_project_is_one_line(tmp_path):
-    command = [sys.executable, "-c", "from sae_transfer.cli import main; main()", "check"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    command = [sys.executable, "-c", "from sae_transfer.cli import main; main()"]
+    done = subprocess.run([*command, "check"], capture_output=True, text=True, cwd=tmp_path)
     assert_one_line((done.returncode, done.stdout, done.stderr), "params.yaml: not found; run this from")
-    done = subprocess.run([*command, "--debug"], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([*command, "--debug", "check"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode != 0
     assert "Traceback" in done.stderr
     assert "params.yaml: not found" in done.stderr
@@ -159,6 +160,41 @@ def test_a_mistake_outside_a_project_is_one_line(tmp_path):
 def test_debug_raises_the_mistake_itself(project, monkeypatch, capsys):
     with pytest.raises(UserError, match=r"metrics\.json"):
         call(monkeypatch, capsys, cli.main, "--debug", "summary")
+
+
+def test_version_is_the_packages(type_):
+    assert type_("--version") == (0, f"{version('sae-transfer')}\n", "")
+
+
+@pytest.mark.parametrize("words", [("-h",), ("score", "-h"), ("data", "-h"), ("data", "fetch", "-h")])
+def test_short_help_is_help(type_, words):
+    code, out, _ = type_(*words)
+    assert code == 0
+    assert out == type_(*words[:-1], "--help")[1]
+    assert "Usage: " in out
+
+
+def test_completion_can_be_had(type_):
+    assert "--install-completion" in type_("--help")[1]
+
+
+def test_a_text_that_looks_like_an_option_is_a_text(type_):
+    assert "train is missing" in type_("score", "--text", "--debug")[2]
+
+
+def test_ctrl_c_is_one_line(type_, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sae_transfer.core.files.read_json", interrupted)
+    code, _, err = type_("summary")
+    assert code == 130
+    assert err.strip() == "stopped; what was finished is kept, and the same command goes on from there"
+
+
+def test_run_checks_first(type_):
+    assert_one_line(type_("run", "no-such-preset"), "no-such-preset")
+    assert_one_line(type_("run"), "models/demo/model", "not found")
 
 
 # check

@@ -111,6 +111,12 @@ def made(folder: Path) -> dict[str, str]:
     return {name: digest(entry["files"]) for name, entry in manifest.items() if entry}
 
 
+def share_made(folder: Path) -> float:
+    """Which share of a stage's items is there, while it runs; 0 before it has begun."""
+    entries = _read(folder).values()
+    return sum(map(bool, entries)) / len(entries) if entries else 0.0
+
+
 def _read(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
