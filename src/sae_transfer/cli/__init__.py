@@ -42,9 +42,9 @@ class Commands(TyperGroup):
 def print_version(wanted: bool) -> None:
     """Prints the version and ends."""
     if wanted:
-        from sae_transfer import __version__
+        from importlib.metadata import version
 
-        print(__version__)
+        print(version("sae-transfer"))
         raise typer.Exit
 
 
