@@ -62,7 +62,7 @@ def _params(study: Study) -> dict[str, Any]:
     return read_yaml(study.path(PARAMS_FILE))
 
 
-def _numbers(study: Study) -> Mapping[str, Any]:
+def _numbers(study: Study) -> Mapping[str, float]:
     path = study.path(paths.RESULTS) / "metrics.json"
     numbers = files.read_json(path)
     if not isinstance(numbers, Mapping):

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -16,13 +15,6 @@ from sae_transfer.probing import kinds
 from sae_transfer.results import cells
 
 FORMAT = 2  # part of every fingerprint: a change of what runs say makes new ones
-HEADLINE = (
-    *((key, name) for key in ("residual", "sparse_1", "sparse_n") for name in ("auc_in_domain", "auc_ood")),
-    *((key, "share_beats_residual") for key in ("sparse_1", "sparse_n")),
-    *((key, "auc_ood") for key in ("mean_difference", "target_trained_sparse_1", "text_tfidf")),
-    ("verbal", "auc_in_domain"),
-)
-"""What the parent run shows of results/metrics.json: (kind of probe, number), as the mean over its spaces."""
 IDENTITY = "model layer space sae train test in_domain train_variation test_variation n_train n_test n_groups".split()
 CHOICES = ("n_features", "C")  # what A's training rows chose for a probe
 METRICS = "auc auc_low auc_high accuracy delta_residual delta_residual_low delta_residual_high".split()
@@ -65,19 +57,17 @@ def _md5(value: bytes) -> str:
 def study(
     name: str,
     params: Mapping[str, Any],
-    numbers: Mapping[str, Any],
+    numbers: Mapping[str, float],
     tables: Mapping[str, pd.DataFrame],
     files: Mapping[str, bytes],
     origin: Mapping[str, str],
 ) -> Content:
-    """The parent run: the whole params file, the headline of the `numbers` of results/metrics.json, tables, files."""
+    """The parent run: the whole params file, the `numbers` of results/metrics.json, tables, files."""
     settings = {key: value for key, value in params.items() if key != "tracking"}  # its URI may hold a password
-    found = [(place[1:], value) for place, value in _leaves(numbers) if isinstance(value, int | float)]
-    values = {place: [value for other, value in found if other == place] for place in HEADLINE}
     return Content(
         name=f"{name}: {params['model']['name']}",
         params={plain(".".join(place)): _text(value) for place, value in _leaves(settings)},
-        metrics={".".join(place): fmean(several) for place, several in values.items() if several},
+        metrics=dict(numbers),
         tables={f"{file}.json": _as_json(table) for file, table in tables.items()},
         files=files,
         origin=origin,
