@@ -30,14 +30,14 @@ def _log_sweep(store: Store, sweep: Sweep) -> None:
     """A run of that name that searched another space is superseded, with its trials."""
     tags, now = {"sweep": sweep.name}, int(time.time() * 1000)
     space = digest([sweep.name, dict(sweep.params)])
-    parent = write(store, tags | {"kind": "sweep"}, {space: _about(sweep)}, now).ids[space]
+    parent = write(store, "sweep", tags, {space: _about(sweep)}, now).ids[space]
     # no trial ever changes its number, choice and value, but whether it is chosen
     trials = {
         digest([space, trial.number, trial.state, dict(trial.params), trial.value]): _trial(sweep, trial)
         for trial in sweep.trials
         if trial.state in STATUS
     }
-    write(store, tags | {"kind": "trial"}, trials, now, parent=parent)
+    write(store, "trial", tags, trials, now, parent=parent)
 
 
 def _about(sweep: Sweep) -> Content:
