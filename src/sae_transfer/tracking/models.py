@@ -37,7 +37,8 @@ def _models(study: str, table: pd.DataFrame) -> list[Model]:
     rows = rows.assign(stream=rows["sae"] == "", **{name: _in_order(rows[name]) for name in ("space", "key", "train")})
     suffix = "" if study == WORKSPACE else f" · {study}"
     found = []
-    for (_, space, key, train), own in rows.groupby(["stream", "space", "key", "train"], observed=True):
+    for place, own in rows.groupby(["stream", "space", "key", "train"], observed=True):
+        _, space, key, train = map(str, place)  # type: ignore[call-overload]
         about = {"train": train, "space": space, "probe": key, "features": own["feature_ids"].iloc[0][:400]}
         areas = dict(zip(own["test"], own["auc"].astype(float), strict=True))
         params = {name: value for name, value in about.items() if value}

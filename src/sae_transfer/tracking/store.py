@@ -132,8 +132,9 @@ class Store:
         times = {name: started + i for i, name in enumerate(content.datasets)}
         metrics = []
         for model in reversed(content.models):
-            told = {"tags": MODEL, "params": dict(model.params), "model_type": model.kind}
-            made = self.client.create_logged_model(self.experiment, model.name, run.info.run_id, **told)
+            made = self.client.create_logged_model(
+                self.experiment, model.name, run.info.run_id, MODEL, dict(model.params), model.kind
+            )
             self.client.finalize_logged_model(made.model_id, "READY")
             metrics += [
                 Metric("auc", x, times[test], 0, made.model_id, test, content.datasets[test], run_id=run.info.run_id)

@@ -1,8 +1,11 @@
-"""What a sweep maximises: the cross-validated AUC of an N-sparse probe on A's training rows alone. Pure functions."""
+"""What a sweep optimises: the cross-validated log loss, or AUC, of an N-sparse probe on A's training rows alone.
+
+It is what the fit stage chooses C and N by. Pure functions.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +17,34 @@ from sae_transfer.probing.probe_params import ProbeParams
 from sae_transfer.probing.rows import Rows
 from sae_transfer.probing.sae_probes import ranked, sparse_n
 from sae_transfer.probing.search import MIN_ROWS, Rule
-from sae_transfer.stats.logistic import fit_path
+from sae_transfer.stats.logistic import Scaling, fit_path
 from sae_transfer.stats.roc import auc
 from sae_transfer.tuning.search_space import Choice
 
 Columns = NDArray[np.float64]
+Objective = Literal["log_loss", "auc"]
+NAMES: dict[Objective, str] = {"log_loss": "cross-validated log loss", "auc": "cross-validated AUC"}
 
 
 class Score(NamedTuple):
-    """Cross-validated AUC, and log loss, which tells apart trials that AUC does not."""
+    """Cross-validated AUC and log loss."""
 
     auc: float
     log_loss: float
+
+    def of(self, objective: Objective) -> float:
+        return self.auc if objective == "auc" else self.log_loss
+
+
+def objective_of(params: ProbeParams) -> Objective:
+    """What the fit stage chooses by."""
+    found: Objective = getattr(params, "selection", "auc")
+    return found
+
+
+def sign(objective: Objective) -> int:
+    """1 where less is better, -1 where more is."""
+    return -1 if objective == "auc" else 1
 
 
 @dataclass(frozen=True)
@@ -83,14 +102,31 @@ def _columns(X: Any, feature_ids: NDArray[np.int64]) -> Columns:
 
 def cross_validated(folds: Sequence[Fold], choice: Choice) -> Score:
     """The probe that `choice` describes, trained on the other rows of each fold and scored on the fold: the means."""
+    return _scores(folds, choice.N, [choice.C], choice.ranking, choice.scaling)[0]
+
+
+def untuned(folds: Sequence[Fold], params: ProbeParams, objective: Objective) -> tuple[Choice, Score]:
+    """The best of the grid of the section `probe`, and what it reached. Ties: the smaller N, then the smaller C."""
+    n_features, Cs = min(fold.n_features for fold in folds), sorted(params.C_grid)
+    sizes = [n for n in sorted(params.N) if n <= n_features] or [n_features]
+    tried = [
+        (Choice(C, n, params.ranking, params.scaling), score)
+        for n in sizes
+        for C, score in zip(Cs, _scores(folds, n, Cs, params.ranking, params.scaling), strict=True)
+    ]
+    return min(tried, key=lambda each: sign(objective) * each[1].of(objective))
+
+
+def _scores(folds: Sequence[Fold], n: int, Cs: Sequence[float], rule: Rule, scaling: Scaling) -> list[Score]:
+    """One score for each C."""
     areas, losses = [], []
     for fold in folds:
-        X = fold.X[choice.ranking][:, : choice.N]
-        weights, bias = fit_path(X, fold.labels, [choice.C], choice.scaling)[0]
-        logit = fold.X_held_out[choice.ranking][:, : choice.N] @ weights + bias
-        areas.append(auc(logit, fold.held_out))
-        losses.append(np.mean(np.logaddexp(0, logit) - fold.held_out * logit))
-    return Score(float(np.round(np.mean(areas), 12)), float(np.round(np.mean(losses), 9)))
+        unseen, y = fold.X_held_out[rule][:, :n], fold.held_out
+        logits = [unseen @ weights + bias for weights, bias in fit_path(fold.X[rule][:, :n], fold.labels, Cs, scaling)]
+        areas.append([auc(logit, y) for logit in logits])
+        losses.append([np.mean(np.logaddexp(0, logit) - y * logit) for logit in logits])
+    means = zip(np.mean(areas, axis=0), np.mean(losses, axis=0), strict=True)
+    return [Score(float(np.round(area, 12)), float(np.round(loss, 9))) for area, loss in means]
 
 
 def trained(train: Rows, seed: int, params: ProbeParams, choice: Choice) -> Probe:
