@@ -38,7 +38,7 @@ def _models(study: str, table: pd.DataFrame) -> list[Model]:
     suffix = "" if study == WORKSPACE else f" · {study}"
     found = []
     for place, own in rows.groupby(["stream", "space", "key", "train"], observed=True):
-        _, space, key, train = map(str, place)  # type: ignore[call-overload]
+        _, space, key, train = map(str, place)
         about = {"train": train, "space": space, "probe": key, "features": own["feature_ids"].iloc[0][:400]}
         areas = dict(zip(own["test"], own["auc"].astype(float), strict=True))
         params = {name: value for name, value in about.items() if value}

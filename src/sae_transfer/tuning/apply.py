@@ -49,7 +49,7 @@ def rows_of(tables: Mapping[str, pd.DataFrame], chosen: Collection[tuple[str, st
     counts = {}
     for name, table in tables.items():
         rows = table[table.isin(MANY).any(axis=1)]
-        saes = rows["sae" if "sae" in rows else "space"] if len(rows) else []
+        saes = rows["sae" if "sae" in rows else "space"] if len(rows) else pd.Series()
         trains = rows["train"].fillna("") if "train" in rows else [""] * len(rows)
         counts[name] = sum(pair in pairs for pair in zip(saes, trains, strict=True))
     return {name: count for name, count in counts.items() if count}
