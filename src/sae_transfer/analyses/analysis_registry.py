@@ -11,6 +11,7 @@ from sae_transfer.analyses import (
     predictors,
     regimes,
     sae_comparison,
+    selection,
     similarity,
     stability,
     variations,
@@ -23,6 +24,7 @@ ANALYSES: dict[str, Analysis] = {
     module.ANALYSIS.name: module.ANALYSIS
     for module in (
         candidate_table,
+        selection,
         oracle_gap,
         predictors,
         policies,

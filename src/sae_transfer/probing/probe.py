@@ -27,7 +27,8 @@ class Probe:
     instead of X: the features of a random SAE. `n_components` counts the components of a probe on
     principal components. `oof_logits` [n_train] are the logits of A's training rows out of fold, under the probes of
     this kind that the other folds selected; None where no fold trained it. `feature_cv_auc` is the mean out-of-fold AUC
-    of a 1-sparse probe's feature alone, whatever feature the folds would have chosen.
+    of a 1-sparse probe's feature alone, whatever feature the folds would have chosen. `selection` is the rule that
+    chose among `n_settings` pairs of C and size, `n_tied` of which lie within one standard error of the best.
     """
 
     kind: str
@@ -50,6 +51,9 @@ class Probe:
     encoder: NDArray[np.float32] | None = None
     oof_logits: Floats | None = None
     feature_cv_auc: float = np.nan
+    selection: str = ""
+    n_settings: int = 0
+    n_tied: int = 0
 
     @property
     def n_features(self) -> int:

@@ -156,6 +156,7 @@ def describe(probe: Probe) -> dict[str, Any]:
         "selected": probe.selected,
         "uses_target": probe.kind == "target_trained",
         "feature_ids": probe.feature_text,
+        "selection": probe.selection,
         "scaling": probe.scaling,
         "ranking": probe.ranking,
         "C": probe.C,
