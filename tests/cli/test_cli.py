@@ -1,6 +1,5 @@
 """What a person types, and what they are told."""
 
-import json
 import os
 import shutil
 import signal
@@ -71,22 +70,8 @@ def present(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_summary_says_what_was_found_and_where_to_look(project, type_):
-    scores = {"auc_in_domain": 0.91234, "auc_ood": 0.0}
-    metrics = {"layer_2": {"residual": scores, "note": {}}, "narrow_2": {"sparse_1": scores | {"auc_ood": None}}}
-    (project / "results").mkdir()
-    (project / "results/metrics.json").write_text(json.dumps(metrics))
-    code, out, err = type_("summary")
-    assert (code, err) == (0, "")
-    first, second, *_ = out.splitlines()
-    assert first.split() == "layer_2 residual mean AUC in domain 0.912, out of domain 0.000".split()
-    assert second.split() == "narrow_2 sparse_1 mean AUC in domain 0.912, out of domain not tested".split()
-    assert "report/index.html" in out
-    assert "note" not in out
-
-
 def test_summary_before_any_run_names_dvc_repro(type_):
-    assert_one_line(type_("summary"), "results/metrics.json: not found; `dvc repro` makes it")
+    assert_one_line(type_("summary"), "results/verdict.json: not found; `dvc repro` makes it")
 
 
 def test_ui_without_a_store_names_dvc_repro_and_with_a_server_elsewhere_says_where_it_is(type_, monkeypatch):

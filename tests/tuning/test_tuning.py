@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -119,12 +118,12 @@ def train():
 @pytest.mark.parametrize(("rule", "scaling"), product(RULES, SCALINGS))
 def test_the_objective_is_the_cross_validation_of_the_n_sparse_probe(train, rule, scaling):
     params = QUICK.model_copy(update={"ranking": rule, "scaling": scaling})
-    expected = np.mean(
-        [sae_probes._areas(rest, test, 0, params, [2, 8], [0.01, 1.0]) for rest, test in train.folded(3, 0)], axis=0
-    )
+    scores = [sae_probes._scores(rest, test, 0, params, [2, 8], [0.01, 1.0]) for rest, test in train.folded(3, 0)]
     folds = objective.folds(train, 0, QUICK, RULES, 32)
-    found = [[objective.cross_validated(folds, Choice(C, n, rule, scaling)).auc for C in (0.01, 1.0)] for n in (2, 8)]
-    np.testing.assert_allclose(found, expected, atol=1e-7)
+    found = [[objective.cross_validated(folds, Choice(C, n, rule, scaling)) for C in (0.01, 1.0)] for n in (2, 8)]
+    for name in ("auc", "log_loss"):
+        expected = np.mean([getattr(score, name) for score in scores], axis=0)
+        np.testing.assert_allclose([[getattr(each, name) for each in row] for row in found], expected, atol=1e-7)
 
 
 def test_the_log_loss_is_scikit_learns_mean_over_the_folds(train):
@@ -139,11 +138,11 @@ def test_the_log_loss_is_scikit_learns_mean_over_the_folds(train):
 def test_the_best_of_the_grid_is_what_the_fit_stage_chooses(train):
     folds = objective.folds(train, 0, QUICK, ("auc",), 32)
     grid = [Choice(C, n, "auc", "rms") for n in QUICK.N for C in QUICK.C_grid]
-    goal = objective.objective_of(QUICK)
+    goal = QUICK.selection
     values = [objective.cross_validated(folds, choice).of(goal) for choice in grid]
     every = tuple(Trial(i, "complete", vars(grid[i]), value, {}) for i, value in enumerate(values))
     best = trials.winner(Sweep("s", "small", "alpha", {"objective": goal}, every)).choice
-    assert objective.untuned(folds, QUICK, goal)[0] == best
+    assert objective.untuned(folds, QUICK)[0] == best
     fitted = next(p for p in sae_probes.sparse_probes(train, 0, QUICK) if p.kind == "sparse_n" and p.selected)
     again = objective.trained(train, 0, QUICK, best)
     assert (len(fitted.weights), fitted.C) == (best.N, best.C)
@@ -201,9 +200,11 @@ def test_the_winner_has_the_best_objective_and_is_the_first_of_equals():
 
 
 @pytest.mark.parametrize("goal", ["auc", "log_loss"])
-def test_the_winner_is_what_optuna_and_its_dashboard_call_the_best_trial(project, monkeypatch, goal):
-    monkeypatch.setattr(objective, "objective_of", lambda params: goal)
-    (found,) = swept(trials=20)
+def test_the_winner_is_what_optuna_and_its_dashboard_call_the_best_trial(project, goal):
+    params = demo_params.parsed({**PARAMS, "probe": {**PARAMS["probe"], "selection": goal}})
+    sweep_params = params.sweep.model_copy(update={"trials": 20})
+    of = Study(params.model_copy(update={"sweep": sweep_params}))
+    (found,) = sweep.sweep(Plan(of, "s", (("small", "alpha"),)), 1, lambda *news: None)
     storage = open_storage("studies", "s", create=False)
     study = optuna.load_study(study_name="s/small/alpha", storage=storage)
     best = trials.winner(found)

@@ -17,6 +17,7 @@ from sae_transfer.analyses import (
     variations,
 )
 from sae_transfer.analyses.analysis import Analysis
+from sae_transfer.results import counts, headline, warnings
 from sae_transfer.results.schema import Table
 from sae_transfer.results.transfer_table import TRANSFER
 
@@ -44,6 +45,10 @@ TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         TRANSFER,
+        headline.TABLE,
+        warnings.TABLE,
+        counts.DATASETS,
+        counts.HEALTH,
         stability.BOOTSTRAP,
         stability.BOOTSTRAP_FEATURES,
         *(analysis.table for analysis in ANALYSES.values() if analysis.published),

@@ -73,7 +73,7 @@ def check(
         if reason:
             print(f"\n{reason}")
         if not any(isinstance(each, str) for each in found.values()):
-            print("".join(f"\n{note}\n" for note in checks.notes(params)), end="")
+            print("".join(f"\n{notice.sentence}\n" for notice in checks.notes(params)), end="")
     if wrong := [name for name, each in found.items() if isinstance(each, str)]:
         raise UserError(f"{len(wrong)} of {len(found)} datasets cannot be used: {', '.join(wrong)}; see above")
 

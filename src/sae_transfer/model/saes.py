@@ -214,6 +214,7 @@ def check_fits(name: str, params: SaeParams, sae: Any, made: Mapping[str, Any]) 
         "pinned": metadata.pinned,
         "hook": metadata.hook_name or metadata.hf_hook_name,
         "trained_on": trained_on,
+        "context_size": metadata.context_size,
         "model": made["model"],
         "override": [problem.partition(";")[0] for problem in problems],
     }

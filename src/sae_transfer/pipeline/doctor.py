@@ -55,7 +55,7 @@ def findings(model: str, device: str, cost: Estimate | None) -> list[Finding]:
 def untestable(params: Params) -> list[Finding]:
     """What the study's rows cannot tell, however long it runs: the notes of `check`."""
     try:
-        return [Finding("rows", "note", told) for told in checks.notes(params)]
+        return [Finding("rows", "note", notice.sentence) for notice in checks.notes(params)]
     except UserError as error:
         return [Finding("rows", "note", f"not read ({error})")]
 

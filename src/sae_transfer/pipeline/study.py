@@ -29,6 +29,7 @@ from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.rows import Rows
 from sae_transfer.results import result_tables
 from sae_transfer.results.transfer_table import SCORE_COLUMNS
+from sae_transfer.results.verdict import Verdict
 
 Split = Literal["train", "test", "unseen"]  # unseen: the test rows that stand in no training set of the study
 T = TypeVar("T")
@@ -150,10 +151,10 @@ class Study:
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def about_activations(self, dataset: str) -> dict[str, Any]:
-        """What identifies the dataset's activations: model, weights, dtype, tokens and so on."""
+    def about_activations(self, dataset: str, shard: int = 0) -> dict[str, Any]:
+        """What identifies the activations of a dataset's shard: model, weights, dtype, tokens and so on."""
         folder = self.path(paths.ACTIVATIONS) / self.layers[0].name
-        return activations.read_about(folder / f"{dataset}.0.safetensors")
+        return activations.read_about(folder / f"{dataset}.{shard}.safetensors")
 
     def matrix(self, space: Space, dataset: str) -> Matrix:
         """All of a dataset's rows in a space: residual streams [n, d_model], or features [n, d_sae] as CSR.
@@ -258,6 +259,18 @@ class Study:
         if table not in TABLES:
             raise UserError(f"table '{table}' is unknown; {closest(table, TABLES)}")
         return result_tables.read(self.path(paths.RESULTS) / f"{table}.csv", TABLES[table])
+
+    def verdict(self) -> Verdict:
+        """The answer of the finished study, with every warning.
+
+        Raises:
+            UserError: `dvc repro` has not made it, or it is damaged.
+        """
+        path = self.path(paths.RESULTS) / "verdict.json"
+        try:
+            return Verdict.from_json(files.read_json(path))
+        except (KeyError, TypeError) as error:
+            raise files.damaged(path, error) from None
 
 
 def prompt_ids(table: pd.DataFrame) -> list[str]:

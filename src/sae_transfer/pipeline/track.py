@@ -32,7 +32,8 @@ def run(study: Study) -> None:
     origin = git_tags() | read_lock().maker(paths.TRANSFER) | ({"dvc_experiment": experiment} if experiment else {})
     hashes = inputs.read(study)
     pages = dict(chain(_pages(study), _pictures(study)))
-    told = contents.study(name, _params(study), _numbers(study), _verdict(study), _tables(study, table), pages, origin)
+    about = _params(study), _numbers(study), study.verdict().lines, _tables(study, table)
+    told = contents.study(name, *about, pages, origin)
     identities = {space.name: _identity(space, study, hashes) for space in study.all_spaces}
     cells = list(contents.cell_runs(table, identities, hashes["datasets"], _features(study, table), origin))
     probes = models.probes_run(name, table, hashes["datasets"], origin)
@@ -74,38 +75,15 @@ def _numbers(study: Study) -> Mapping[str, float]:
     numbers = files.read_json(path)
     if not isinstance(numbers, Mapping):
         raise files.damaged(path, ValueError("no names and numbers"))
-    return _dozen(numbers)
-
-
-def _dozen(numbers: Mapping[str, Any]) -> Mapping[str, float]:
-    """Until metrics.json is flat: the mean over spaces of a few numbers of the tree."""
-    wanted = [(key, name) for key in ("residual", "sparse_1", "sparse_n") for name in ("auc_in_domain", "auc_ood")]
-    wanted += [(key, "share_beats_residual") for key in ("sparse_1", "sparse_n")] + [("text_tfidf", "auc_ood")]
-    flat = {k: v for k, v in numbers.items() if isinstance(v, int | float)}
-    spaces = [space for space in numbers.values() if isinstance(space, Mapping)]
-    for key, name in wanted:
-        values = [space[key][name] for space in spaces if isinstance(space.get(key), Mapping) and name in space[key]]
-        values = [value for value in values if isinstance(value, int | float)]
-        if values:
-            flat[f"{key}.{name}"] = sum(values) / len(values)
-    return flat
-
-
-def _verdict(study: Study) -> Sequence[str]:
-    """The verdict's lines, which are not there in a study of before."""
-    path = study.path(paths.RESULTS) / "verdict.json"
-    return [str(line) for line in files.read_json(path)] if path.exists() else []
+    return {name: value for name, value in numbers.items() if isinstance(value, int | float)}
 
 
 def _tables(study: Study, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The transfer table in short, the warnings, and the analyses' tables that a browser opens at once."""
+    """The transfer table in short, and the other tables that a browser opens at once."""
     from sae_transfer.analyses.analysis_registry import TABLES
 
     found = {"transfer": contents.transfer_table(table)}
     found |= {name: study.results(name) for name in TABLES if name not in found}
-    warnings = study.path(paths.RESULTS) / "warnings.csv"
-    if warnings.exists():
-        found["warnings"] = pd.read_csv(warnings, keep_default_na=False)
     return {name: each for name, each in found.items() if 0 < each.size <= MOST_CELLS}
 
 

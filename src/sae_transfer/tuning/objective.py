@@ -5,25 +5,25 @@ It is what the fit stage chooses C and N by. Pure functions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from sae_transfer.core.errors import UserError
+from sae_transfer.probing.cross_validation import DIGITS, PathScores, choose
 from sae_transfer.probing.probe import Probe
-from sae_transfer.probing.probe_params import ProbeParams
+from sae_transfer.probing.probe_params import ProbeParams, SelectionRule
 from sae_transfer.probing.rows import Rows
 from sae_transfer.probing.sae_probes import ranked, sparse_n
 from sae_transfer.probing.search import MIN_ROWS, Rule
-from sae_transfer.stats.logistic import Scaling, fit_path
+from sae_transfer.stats.logistic import Scaling, fit_path, log_loss
 from sae_transfer.stats.roc import auc
 from sae_transfer.tuning.search_space import Choice
 
 Columns = NDArray[np.float64]
-Objective = Literal["log_loss", "auc"]
-NAMES: dict[Objective, str] = {"log_loss": "cross-validated log loss", "auc": "cross-validated AUC"}
+NAMES: dict[SelectionRule, str] = {"log_loss": "cross-validated log loss", "auc": "cross-validated AUC"}
 
 
 class Score(NamedTuple):
@@ -32,17 +32,11 @@ class Score(NamedTuple):
     auc: float
     log_loss: float
 
-    def of(self, objective: Objective) -> float:
+    def of(self, objective: SelectionRule) -> float:
         return self.auc if objective == "auc" else self.log_loss
 
 
-def objective_of(params: ProbeParams) -> Objective:
-    """What the fit stage chooses by."""
-    found: Objective = getattr(params, "selection", "auc")
-    return found
-
-
-def sign(objective: Objective) -> int:
+def sign(objective: SelectionRule) -> int:
     """1 where less is better, -1 where more is."""
     return -1 if objective == "auc" else 1
 
@@ -102,31 +96,33 @@ def _columns(X: Any, feature_ids: NDArray[np.int64]) -> Columns:
 
 def cross_validated(folds: Sequence[Fold], choice: Choice) -> Score:
     """The probe that `choice` describes, trained on the other rows of each fold and scored on the fold: the means."""
-    return _scores(folds, choice.N, [choice.C], choice.ranking, choice.scaling)[0]
+    return _means([_score_path(fold, [choice.N], [choice.C], choice.ranking, choice.scaling) for fold in folds])[0][0]
 
 
-def untuned(folds: Sequence[Fold], params: ProbeParams, objective: Objective) -> tuple[Choice, Score]:
-    """The best of the grid of the section `probe`, and what it reached. Ties: the smaller N, then the smaller C."""
+def untuned(folds: Sequence[Fold], params: ProbeParams) -> tuple[Choice, Score]:
+    """What the fit stage chooses of the grid of the section `probe`, and what that reached."""
     n_features, Cs = min(fold.n_features for fold in folds), sorted(params.C_grid)
     sizes = [n for n in sorted(params.N) if n <= n_features] or [n_features]
-    tried = [
-        (Choice(C, n, params.ranking, params.scaling), score)
-        for n in sizes
-        for C, score in zip(Cs, _scores(folds, n, Cs, params.ranking, params.scaling), strict=True)
-    ]
-    return min(tried, key=lambda each: sign(objective) * each[1].of(objective))
+    scores = [_score_path(fold, sizes, Cs, params.ranking, params.scaling) for fold in folds]
+    best = choose(scores, Cs, params.selection)
+    found = Choice(best.C, sizes[best.size], params.ranking, params.scaling)
+    return found, _means(scores)[best.size][Cs.index(best.C)]
 
 
-def _scores(folds: Sequence[Fold], n: int, Cs: Sequence[float], rule: Rule, scaling: Scaling) -> list[Score]:
-    """One score for each C."""
-    areas, losses = [], []
-    for fold in folds:
-        unseen, y = fold.X_held_out[rule][:, :n], fold.held_out
-        logits = [unseen @ weights + bias for weights, bias in fit_path(fold.X[rule][:, :n], fold.labels, Cs, scaling)]
-        areas.append([auc(logit, y) for logit in logits])
-        losses.append([np.mean(np.logaddexp(0, logit) - y * logit) for logit in logits])
-    means = zip(np.mean(areas, axis=0), np.mean(losses, axis=0), strict=True)
-    return [Score(float(np.round(area, 12)), float(np.round(loss, 9))) for area, loss in means]
+def _score_path(fold: Fold, sizes: Sequence[int], Cs: Sequence[float], rule: Rule, scaling: Scaling) -> PathScores:
+    """Every size and C, trained on the other rows of a fold and scored on the fold."""
+    X, unseen, y = fold.X[rule], fold.X_held_out[rule], fold.held_out
+    paths = [fit_path(X[:, :n], fold.labels, Cs, scaling) for n in sizes]
+    logits = [[unseen[:, :n] @ weights + bias for weights, bias in path] for n, path in zip(sizes, paths, strict=True)]
+    areas = [[auc(of, y) for of in path] for path in logits]
+    return PathScores(np.array(areas), np.array([[log_loss(of, y) for of in path] for path in logits]))
+
+
+def _means(folds: Sequence[PathScores]) -> list[list[Score]]:
+    """By size and C, the means over the folds."""
+    areas: Any = np.round(np.mean([fold.auc for fold in folds], axis=0), DIGITS["auc"])
+    losses: Any = np.round(np.mean([fold.log_loss for fold in folds], axis=0), DIGITS["log_loss"])
+    return [[Score(*map(float, each)) for each in zip(*of, strict=True)] for of in zip(areas, losses, strict=True)]
 
 
 def trained(train: Rows, seed: int, params: ProbeParams, choice: Choice) -> Probe:

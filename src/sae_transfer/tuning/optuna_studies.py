@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.randomness import stable_hash
-from sae_transfer.tuning.objective import NAMES, Fold, Objective, cross_validated, sign
+from sae_transfer.probing.probe_params import SelectionRule
+from sae_transfer.tuning.objective import NAMES, Fold, cross_validated, sign
 from sae_transfer.tuning.search_space import Choice, SweepParams
 from sae_transfer.tuning.storage import open_storage, refusing, unknown
 from sae_transfer.tuning.trials import Sweep, Trial
@@ -21,7 +22,7 @@ CHOICE = frozenset(("C", "N", "ranking", "scaling"))
 DIGITS = 3  # of a sampled C
 
 
-def search_space(params: SweepParams, objective: Objective, n_folds: int, seed: int, rows: str) -> dict[str, Any]:
+def search_space(params: SweepParams, objective: SelectionRule, n_folds: int, seed: int, rows: str) -> dict[str, Any]:
     """What makes the values of two trials comparable: kept with the study, and compared when it goes on.
 
     Args:
@@ -71,7 +72,7 @@ def start(storage: "optuna.storages.BaseStorage", name: str, space: Mapping[str,
 def _new(storage: "optuna.storages.BaseStorage", name: str, space: Mapping[str, Any]) -> "optuna.Study":
     import optuna
 
-    of: Objective = space["objective"]
+    of: SelectionRule = space["objective"]
     goals: dict[str, Any] = {NAMES[of]: "minimize" if sign(of) > 0 else "maximize"}
     if space["mode"] == "pareto":
         goals["number of features"] = "minimize"

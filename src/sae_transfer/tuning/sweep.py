@@ -66,9 +66,8 @@ def sweep_one(storage: Any, plan: Plan, sae: str, train: str, tick: Tick) -> Non
     """Runs what is left of the trials of one (SAE, A), then scores its chosen and untuned probes on test rows."""
     of, sweep, space = plan.study, plan.sweep, plan.study.space(sae)
     probe = of.params.probe.model_copy(update={"overrides": {}})
-    rows, goal = of.rows(space, train), objective.objective_of(probe)
-    name = f"{plan.name}/{sae}/{train}"
-    searched = optuna_studies.search_space(sweep, goal, probe.n_folds, of.seed, _fingerprint(rows))
+    rows, name = of.rows(space, train), f"{plan.name}/{sae}/{train}"
+    searched = optuna_studies.search_space(sweep, probe.selection, probe.n_folds, of.seed, _fingerprint(rows))
     study = optuna_studies.start(storage, name, searched)
     before = optuna_studies.record(study)
     if before.complete:
@@ -80,7 +79,7 @@ def sweep_one(storage: Any, plan: Plan, sae: str, train: str, tick: Tick) -> Non
     optuna_studies.run(study, searched, folds, grid, sweep.trials, lambda value, done: tick(name, value, done))
     found = optuna_studies.record(study)
     choices = {trial.number: trial.choice for trial in trials.chosen(found)}
-    choice, score = objective.untuned(folds, probe, goal)
+    choice, score = objective.untuned(folds, probe)
     fitted = [objective.trained(rows, of.seed, probe, each) for each in (*choices.values(), choice)]
     *reached, untuned = _on_test_rows(fitted, of, space)
     chosen = dict(zip(choices, reached, strict=True))
