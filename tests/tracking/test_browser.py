@@ -42,7 +42,7 @@ def shown(tmp_path_factory):
     numbers = {"out_of_domain.sparse_1": 0.625}
     shown = {"transfer": contents.transfer_table(table), "saes": pd.DataFrame({"sae": ["narrow_2"], "l0": [17.875]})}
     pages = {f"figures/{NAME}.png": (folder / f"{NAME}.png").read_bytes(), "report.html": REPORT}
-    study = contents.study("workspace", params, numbers, shown, pages, {})
+    study = contents.study("workspace", params, numbers, ["Partly. It depends."], shown, pages, {})
     environment = pytest.MonkeyPatch()
     environment.delenv("MLFLOW_TRACKING_URI", raising=False)
     with ExitStack() as stack:

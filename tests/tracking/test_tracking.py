@@ -47,7 +47,7 @@ def study(auc=0.5, seed=0, **files):
         "report.html": b"<p>",
         **{f"figures/{name}.png": x for name, x in files.items()},
     }
-    return contents.study("workspace", params, numbers, {"saes": pd.DataFrame({"l0": [17.5]})}, pages, {})
+    return contents.study("workspace", params, numbers, ["Yes. So."], {"saes": pd.DataFrame({"l0": [17.5]})}, pages, {})
 
 
 def track(folder, table, *, name="workspace", parent=None, params=PARAMS):

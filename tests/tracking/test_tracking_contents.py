@@ -141,7 +141,9 @@ def test_the_fingerprint_is_of_the_content_without_the_commit(table):
     assert one(changed, "layer_2").fingerprint != one(table, "layer_2").fingerprint
     rank_2 = (table["space"] == "narrow_2") & (table["rank"] == 2)  # told in its table alone
     assert one(table.assign(auc=table["auc"].where(~rank_2, 0.1))).fingerprint != before
-    study = [contents.study("s", {"model": {"name": "m"}}, {}, {}, {"a.png": data}, {}) for data in (b"1", b"1", b"2")]
+    study = [
+        contents.study("s", {"model": {"name": "m"}}, {}, [], {}, {"a.png": data}, {}) for data in (b"1", b"1", b"2")
+    ]
     assert study[0].fingerprint == study[1].fingerprint != study[2].fingerprint
 
 
