@@ -72,7 +72,7 @@ def measured(model: "PreTrainedModel", tokens: Tokens, params: ModelParams) -> B
 
     try:
         return invariance.measure(run, tokens.ids, tokens.at, params.tokens_per_batch, LIMIT[params.dtype])
-    except UserError as error:
+    except invariance.Unstable as error:
         raise UserError(f"model {params.name}: not supported: {type(model).__name__} {error}") from None
 
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sae_transfer.core.errors import UserError
-
 # Relative differences between what rounding does and what is broken, measured on 170 families of transformers. In
 # float32 sound ones differ by 2e-5 at most, broken ones by 2e-3 and more; bfloat16 moves a sound one by up to 4%.
 LIMIT = {"float32": 2e-4, "bfloat16": 0.1}
@@ -21,6 +19,10 @@ Ids = Sequence[Sequence[int]]
 Streams = Mapping[int, np.ndarray]
 Run = Callable[[Ids, Sequence[int]], Streams]
 """Token ids of n prompts and where each is read [n] -> {layer: [n, d_model]}."""
+
+
+class Unstable(ValueError):
+    """What a model does to its rows, to follow its name."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,7 @@ def measure(run: Run, ids: Ids, at: Sequence[int], tokens_per_batch: int, limit:
     """Compares a few of n prompts alone, together, and where that fires beside others of their length.
 
     Raises:
-        UserError: what the model does, to follow its name: a prompt's stream differs from run to run, or depends on its
-            batch whatever the lengths there.
+        Unstable: a prompt's stream differs from run to run, or depends on its batch whatever the lengths there.
     """
     rows = compared([len(row) for row in ids], tokens_per_batch)
     if len(rows) < 2:
@@ -57,14 +58,14 @@ def measure(run: Run, ids: Ids, at: Sequence[int], tokens_per_batch: int, limit:
         return Batching(limit)  # whoever runs all prompts says which
     again = distance(_reversed(one_by_one(run, some[::-1], where[::-1])), alone)
     if again > limit:
-        raise UserError(f"gives a prompt another residual stream from run to run (relative difference {again:.2g})")
+        raise Unstable(f"gives a prompt another residual stream from run to run (relative difference {again:.2g})")
     padded = distance(_together(run, some, where, tokens_per_batch), alone)
     if padded <= limit:
         return Batching(limit, padded)
     pairs = [run([tokens, _rearranged(tokens)], [place, place]) for tokens, place in zip(some, where, strict=True)]
     equal = distance({layer: np.stack([pair[layer][0] for pair in pairs]) for layer in alone}, alone)
     if equal > limit:
-        raise UserError(
+        raise Unstable(
             "gives a prompt another residual stream beside other prompts, also beside those of its length (relative "
             f"difference {equal:.2g})"
         )
