@@ -195,7 +195,7 @@ def captured(
     Of a model with several streams [streams, batch, tokens, d_model] (Gemma 3n) the one that is `active` is kept. Only that position is kept, inside the hook, so that memory does not grow with layers times tokens.
 
     Raises:
-        UserError: a layer hands on something else than one stream [batch, tokens, d_model].
+        ValueError: a layer hands on something else than one stream [batch, tokens, d_model].
         RuntimeError: a layer ran twice or not at all.
     """
     import torch
@@ -211,7 +211,7 @@ def captured(
             if active is not None and hidden.ndim == 4:
                 hidden = hidden[active]
             if not isinstance(hidden, torch.Tensor) or hidden.ndim != 3 or len(hidden) != len(rows):
-                raise UserError(f"not supported: layer {layer} hands on several streams, or batches in another order")
+                raise ValueError(f"layer {layer} hands on something else than one residual stream of each prompt")
             caught[layer] = hidden[rows, at].float()
 
         return hook

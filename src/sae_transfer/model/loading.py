@@ -30,15 +30,14 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-# Checkpoints with vision keep the text model under these names; alone they have no prefix, with a head "model.".
+# Checkpoints with vision keep the text model under these names; alone they have no prefix.
 WITHIN = r"^(?:model\.)?(?:language_model|text_model)\.(?:model\.)?"
 TEXT_WEIGHTS = {WITHIN: ""}
-TEXT_WEIGHTS_WITH_HEAD = {WITHIN: "model."}
 
 
 # What a checkpoint of a bare model may hold besides it: heads, and counters that older versions saved.
 BESIDES = re.compile(
-    r"(?:\w+\.)?(?:lm_head|embed_out|score|classifier|qa_outputs|cls|pooler|mtp|vis\w*|audio\w*|multi_modal_projector|"
+    r"(?:\w+\.)?(?:lm_head|head|embed_out|score|classifier|qa_outputs|cls|pooler|mtp|vis\w*|audio\w*|multi_modal_projector|"
     r"embeddings\.position_ids)\b"
 )
 
@@ -58,32 +57,53 @@ def load_model(params: ModelParams) -> tuple["PreTrainedModel", "PreTrainedToken
 
 
 def load_causal_model(params: ModelParams) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """The whole model with its language modelling head, and its tokenizer. Raises as `load_model`."""
+    """The whole model with its language modelling head, and with its other senses where it has any, and its tokenizer.
+
+    Raises:
+        UserError: as `load_model`; it has no such head.
+    """
     return _load(params, head=True)
 
 
 def _load(params: ModelParams, *, head: bool) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    from transformers import AutoModel, AutoModelForCausalLM
+    from transformers import AutoModel
 
     device = available_device(params.device)
     with _explained(params), _quiet():
         source = _source(params)
         tokenizer = tokenizer_files.load(params.name, source)
-        config, total = _text_config(params, source)
+        outer = _config(params, source)
+        config = outer.get_text_config()
         kind, path = _layer_list(params, config)
+        auto = _with_head(params, outer) if head else AutoModel
         with contextlib.nullcontext() if head else _built_up_to(kind, path, max(params.layers)):
-            model, loading = (AutoModelForCausalLM if head else AutoModel).from_pretrained(
+            model, loading = auto.from_pretrained(
                 params.name,
-                config=config,
-                key_mapping=TEXT_WEIGHTS_WITH_HEAD if head else TEXT_WEIGHTS,
+                config=outer if head else config,
+                key_mapping=None if head else TEXT_WEIGHTS,
                 ignore_mismatched_sizes=True,  # reported by _check_weights, in one line
                 output_loading_info=True,
                 **_run_with(params, config),
                 **_placement(params),
                 **source,
             )
-    _check_weights(params, model.base_model if head else model, loading, total)
+    text = next(each for each in model.modules() if type(each) is kind)
+    _check_weights(params, text, loading, config.num_hidden_layers)
     return (model if params.device_map else model.to(device)).eval(), tokenizer
+
+
+def _with_head(params: ModelParams, config: "PretrainedConfig") -> Any:
+    """The class of transformers' that gives a model of this config the head that continues a text."""
+    import transformers
+
+    kinds = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
+    for auto in (getattr(transformers, kind) for kind in kinds):
+        if type(config) in auto._model_mapping or auto.__name__ in getattr(config, "auto_map", {}):
+            return auto
+    raise UserError(
+        f"model {params.name}: not supported: transformers has no language modelling head for {config.model_type}; "
+        "set verbal.abstaining: []"
+    )
 
 
 def load_whole(params: ModelParams) -> "PreTrainedModel":
@@ -123,8 +143,7 @@ def load_skeleton(params: ModelParams) -> tuple["PreTrainedModel", "PreTrainedTo
     with _explained(params), _quiet():
         source = _source(params)
         tokenizer = tokenizer_files.load(params.name, source)
-        config, _ = _text_config(params, source)
-        return _skeleton(params, config), tokenizer
+        return _skeleton(params, _config(params, source).get_text_config()), tokenizer
 
 
 def _skeleton(params: ModelParams, config: "PretrainedConfig") -> "PreTrainedModel":
@@ -249,18 +268,19 @@ def _wanted(params: ModelParams) -> str:
     return pins.commit(params.identity, params.name, params.revision) or params.revision or "main"
 
 
-def _text_config(params: ModelParams, source: dict[str, Any]) -> tuple["PretrainedConfig", int]:
-    """The text model's config and its number of layers."""
+def _config(params: ModelParams, source: dict[str, Any]) -> "PretrainedConfig":
+    """The model's config; the text model's own is in it where the model has other senses."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(params.name, **source).get_text_config()
-    total, wanted = config.num_hidden_layers, max(params.layers) + 1
+    config = AutoConfig.from_pretrained(params.name, **source)
+    text = config.get_text_config()
+    total, wanted = text.num_hidden_layers, max(params.layers) + 1
     if wanted > total:
         raise UserError(
             f"layer {wanted - 1}: model {params.name} has {total} layers, 0 to {total - 1}; correct model.layers"
         )
-    config.use_cache = False
-    return config, total
+    text.use_cache = False
+    return config
 
 
 def _check_weights(params: ModelParams, model: "PreTrainedModel", loading: Mapping[str, Any], total: int) -> None:
@@ -381,6 +401,8 @@ def _explained(params: ModelParams) -> Iterator[None]:
 def _remedy(params: ModelParams, error: BaseException) -> str:
     if (advice := hub.remedy(params.name, _wanted(params), error)) is not None:
         return advice
+    if "Unrecognized configuration class" in str(error):
+        return "not supported: transformers has no base model of its architecture"
     if "trust_remote_code" in str(error):
         return "needs code of its own; read that code, then set model.trust_remote_code: true"
     if "safetensors" in str(error):

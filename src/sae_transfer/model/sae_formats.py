@@ -17,6 +17,11 @@ from typing import Any
 
 import numpy as np
 
+DICTIONARIES = {
+    *("AutoEncoder", "GatedAutoEncoder", "JumpReluAutoEncoder", "AutoEncoderTopK", "BatchTopKSAE"),
+    "MatryoshkaBatchTopKSAE",
+}
+
 Read = tuple[dict[str, Any], dict[str, Any]]
 
 
@@ -74,7 +79,10 @@ def dictionary_learning(
     """An SAE of dictionary_learning. SAELens takes every one for an SAE of resid_post; here its config must say so."""
     from sae_lens.loading import pretrained_sae_loaders as loaders
 
-    place = json.loads((Path(path) / "config.json").read_text("utf-8"))["trainer"].get("submodule_name") or "resid_post"
+    trainer = json.loads((Path(path) / "config.json").read_text("utf-8"))["trainer"]
+    if trainer["dict_class"] not in DICTIONARIES:  # SAELens would take it for an AutoEncoder
+        raise ValueError(f"not supported: a {trainer['dict_class']} of dictionary_learning")
+    place = trainer.get("submodule_name") or "resid_post"
     if not place.startswith("resid_post"):
         raise ValueError(f"not supported: its hook is {place}, which is not on the residual stream")
     with _from_disk(loaders):

@@ -115,7 +115,7 @@ def context(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> i
 
     RoBERTa and its kin count positions from after the padding's, so that two of 514 are no token's.
     """
-    limits = [getattr(model.config, "max_position_embeddings", None) or 10**30, tokenizer.model_max_length]
+    limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**30, tokenizer.model_max_length]
     for name, module in model.named_modules():
         padding = getattr(module, "padding_idx", None)
         if name.endswith("position_embeddings") and padding is not None:
@@ -165,7 +165,8 @@ def is_encoder(model: "PreTrainedModel") -> bool:
     """Whether the model is one that fills gaps, as BERT does, and not one that continues a text."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
-    return type(model.config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(model.config, "is_decoder", False)
+    config = model.config.get_text_config()
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
 
 
 def _appended(tokenizer: "PreTrainedTokenizerBase") -> int:
@@ -282,7 +283,7 @@ def _check_bos(ids: list[list[int]], bos: int, in_chat: Sequence[bool]) -> None:
 
 
 def _check_vocabulary(model: "PreTrainedModel", ids: list[list[int]]) -> None:
-    size = model.get_input_embeddings().num_embeddings
+    size = len(model.get_input_embeddings().weight)
     highest = max((max(tokens) for tokens in ids), default=0)
     if highest >= size:
         raise UserError(f"token {highest}: beyond the model's {size} embeddings; the tokenizer is another model's")

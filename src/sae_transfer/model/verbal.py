@@ -65,7 +65,7 @@ def answering_log_odds(
 
     found = tokenise(model, tokenizer, prompts, params.model_copy(update={"position": "last"}), chat)
     ids = [row[: at + 1] for row, at in zip(found.ids, found.at, strict=True)]
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary = len(model.get_input_embeddings().weight)
     odds = np.empty(len(ids))
     with torch.inference_mode():
         _check_causal(model, min(ids, key=len), params)
