@@ -37,48 +37,56 @@ def load(name: str, source: Mapping[str, Any]) -> "PreTrainedTokenizerBase":
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    tokenizer = AutoTokenizer.from_pretrained(name, **source)
-    wanted = {file for file in tokenizer.vocab_files_names.values() if isinstance(file, str)}
-    if wanted and not any(_file(name, file, source) for file in sorted(wanted)):
-        raise UserError(f"model {name}: no tokenizer files ({' or '.join(sorted(wanted))}); put them beside its weights")
     path = _file(name, "tokenizer.json", source)
-    tokenizer.reference = None if path is None else _Reference(path)
-    if tokenizer.reference is not None and not agree(tokenizer, SAMPLES):
-        plain = PreTrainedTokenizerFast.from_pretrained(name, **source)
-        plain.reference = tokenizer.reference
-        return plain
+    reference = None if path is None else _Reference(path, _file(name, "tokenizer_config.json", source))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **source)
+        tokenizer.reference = reference
+        fits = agree(tokenizer, SAMPLES)
+    except Exception:  # of a class that tokenizer.json does not fit: the tokenizers library raises no narrower one
+        if reference is None:
+            raise
+        fits = False
+    if not fits:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(name, **source)
+        tokenizer.reference = reference
+    wanted = {file for file in tokenizer.vocab_files_names.values() if isinstance(file, str)}
+    if wanted and reference is None and not any(_file(name, file, source) for file in sorted(wanted)):
+        raise UserError(f"model {name}: no tokenizer files ({' or '.join(sorted(wanted))}); put them beside its weights")
     return tokenizer
 
 
 def agree(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> bool:
     """Whether a tokenizer and its tokenizer.json give the same ids, with and without special tokens."""
-    return not any(differing(tokenizer, texts, special) for special in (False, True))
+    options = {"padding": False, "truncation": False, "verbose": False}
+    found = {special: tokenizer(list(texts), add_special_tokens=special, **options) for special in (False, True)}
+    return not any(differing(tokenizer, texts, found[special]["input_ids"], special) for special in found)
 
 
-def differing(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], special: bool) -> list[int]:
-    """The places of the texts to which the tokenizer gives other ids than its tokenizer.json."""
+def differing(
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], ids: Sequence[Sequence[int]], special: bool
+) -> list[int]:
+    """The places of n texts whose `ids` [n] of the tokenizer are others than its tokenizer.json gives."""
     reference = getattr(tokenizer, "reference", None)
     if reference is None or not texts:
         return []
-    found = tokenizer(list(texts), add_special_tokens=special, padding=False, truncation=False, verbose=False)
-    expected = reference(texts, special)
-    if special and (declared := _declared(tokenizer, reference)):
-        core = reference(texts, False)
-        expected = [[*declared[0], *ids, *declared[1]] for ids in core]
-    return [i for i, (one, other) in enumerate(zip(found["input_ids"], expected, strict=True)) if list(one) != other]
+    declared = _declared(tokenizer, reference) if special else None
+    expected = reference(texts, special and declared is None)
+    if declared is not None:
+        expected = [[*declared[0], *core, *declared[1]] for core in expected]
+    return [i for i, (one, other) in enumerate(zip(ids, expected, strict=True)) if list(one) != other]
 
 
 class _Reference:
     """tokenizer.json by the `tokenizers` library alone: texts to ids, nothing padded, nothing cut."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, config: Path | None) -> None:
         from tokenizers import Tokenizer
 
         self.core = Tokenizer.from_file(str(path))
         self.core.no_padding()
         self.core.no_truncation()
-        beside = path.with_name("tokenizer_config.json")
-        self.config = json.loads(beside.read_text("utf-8")) if beside.is_file() else {}
+        self.config = {} if config is None else json.loads(config.read_text("utf-8"))
 
     def __call__(self, texts: Sequence[str], special: bool) -> list[list[int]]:
         return [found.ids for found in self.core.encode_batch(list(texts), add_special_tokens=special)]

@@ -144,13 +144,13 @@ def _encoded(
         texts, ends = [prompts[row] for row in rows], [len(prompts[row].rstrip()) for row in rows]
         if as_chat:
             texts, ends = chat_templates.rendered(tokenizer, texts, params.chat_template_kwargs)
-        if wrong := tokenizer_files.differing(tokenizer, texts, special=not as_chat):
+        # Chat templates write BOS as text; the tokenizer would add a second one.
+        encoded = _encode(tokenizer, texts, special=not as_chat)
+        if wrong := tokenizer_files.differing(tokenizer, texts, encoded, special=not as_chat):
             raise UserError(
                 f"row {rows[wrong[0]]}: {type(tokenizer).__name__} gives other tokens than tokenizer.json "
                 f"({len(wrong)} such rows); correct tokenizer_class in tokenizer_config.json"
             )
-        # Chat templates write BOS as text; the tokenizer would add a second one.
-        encoded = _encode(tokenizer, texts, special=not as_chat)
         appended = 0 if as_chat or is_encoder(model) else _appended(tokenizer)
         for row, tokens in zip(rows, encoded, strict=True):
             ids[row], from_end[row] = tokens, 1 + appended
@@ -181,9 +181,12 @@ def _appended(tokenizer: "PreTrainedTokenizerBase") -> int:
 def _encode(tokenizer: "PreTrainedTokenizerBase", texts: list[str], special: bool) -> list[list[int]]:
     if not texts:
         return []
-    encoded = tokenizer(
-        texts, add_special_tokens=special, padding=False, truncation=False, return_attention_mask=False, verbose=False
-    )
+    try:
+        encoded = tokenizer(
+            texts, add_special_tokens=special, padding=False, truncation=False, return_attention_mask=False, verbose=False
+        )
+    except Exception as error:  # the tokenizers library raises no narrower one
+        raise UserError(f"model {tokenizer.name_or_path}: its tokenizer fails on the prompts ({error})") from error
     return [list(ids) for ids in encoded["input_ids"]]
 
 
