@@ -248,7 +248,8 @@ def test_stopping_early_is_bit_equal_and_loads_nothing_above(checkpoints, family
     for layer in (0, 2):
         params = params_for(checkpoints[family], layers=(layer,))
         model, tokenizer = load_model(params)
-        assert len(loading.decoder_layers(model)[1]) == model.config.num_hidden_layers == layer + 1
+        assert len(loading.decoder_layers(model)[1]) == layer + 1
+        assert model.config.num_hidden_layers == N_LAYERS  # what is computed from it stays
         assert not hasattr(model, "lm_head")
         assert not any("vision" in name for name, _ in model.named_modules())
         stream = residual_stream(model, tokenizer, PROMPTS, params)
@@ -340,8 +341,8 @@ def test_no_chat_template(gemma2):
 
 
 def test_unknown_words_are_counted(checkpoints):
-    assert tokens_of(checkpoints["gemma2"], ["w0 what", "is this w1"]).unknown == 3
-    assert tokens_of(checkpoints["gpt2"], ["w0 <eos>"]).unknown == 0  # its unknown token has another meaning
+    known = " w1" * 12
+    assert tokens_of(checkpoints["gemma2"], [f"w0 what {known}", f"is {known}"]).unknown == 2
 
 
 @pytest.mark.parametrize("prompt", ["", " \n"])
@@ -465,7 +466,7 @@ def test_unknown_architecture(tmp_path):
     config = AutoConfig.for_model("t5", vocab_size=40, d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2)
     AutoModel.from_config(config).save_pretrained(tmp_path)
     save_tokenizer(tmp_path, "bert")
-    with pytest.raises(UserError, match="keeps its layers in none of"):
+    with pytest.raises(UserError, match="not supported: T5Model is an encoder with a decoder"):
         load_model(params_for(tmp_path, layers=(0,)))
 
 

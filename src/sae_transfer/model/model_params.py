@@ -8,6 +8,14 @@ from pydantic import Field, field_validator, model_validator
 from sae_transfer.core.params_section import ParamsSection
 
 
+# Arguments of transformers' `apply_chat_template` itself, which decide what it returns.
+OURS = {
+    *("conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize", "padding"),
+    *("truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs"),
+    *("sanitize_control_tokens", "messages"),
+}
+
+
 class SaeParams(ParamsSection):
     """An SAE on the residual stream after `layer`: a folder that SAELens saved (`path`), or `release` and `id`.
 
@@ -48,10 +56,18 @@ class ModelParams(ParamsSection):
     tokens_per_batch: int = Field(default=8192, gt=0)
     shard_rows: int = Field(default=4096, gt=0)  # prompts that are extracted together, and kept in one file
     chat_template: bool = False
+    chat_template_kwargs: dict[str, bool | int | str] = {}  # what the template lets one choose: {enable_thinking: false}
     position: Literal["last", "last_content"] = "last"
     prepend_bos: bool = False  # before prompts to which the tokenizer adds none (GPT-2), for SAEs that were trained so
     truncate: bool = False
     trust_remote_code: bool = False
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _arguments_of_the_template(cls, arguments: dict[str, bool | int | str]) -> dict[str, bool | int | str]:
+        if ours := OURS & arguments.keys():
+            raise ValueError(f"{', '.join(sorted(ours))}: no argument of a template; delete it")
+        return arguments
 
     @field_validator("layers")
     @classmethod

@@ -76,7 +76,8 @@ class Encoder:
         sae, params = self._sae(space), self.study.params.saes[space.sae]
         rows = self.study.activations(int(space.layer or 0), dataset)
         files.check_room(self.folder, len(rows) * USUAL_L0 * ENTRY)
-        source = saes.check_fits(space.sae, params, sae, self.study.about_activations(dataset))
+        about, revision = self.study.about_activations(dataset), self.study.params.model.revision
+        source = saes.check_fits(space.sae, params, sae, about, revision)
         if params.release and not source["pinned"]:
             print(f"saes.{space.sae}: unpinned, read at commit {source['revision']}", file=sys.stderr)
         found = encoding.encode(sae, space.sae, rows)

@@ -9,6 +9,7 @@ from sae_transfer.artifacts import activations
 from sae_transfer.core import files, hashing, items, paths
 from sae_transfer.core.items import Item
 from sae_transfer.core.space import Space
+from sae_transfer.model.model_params import ModelParams
 from sae_transfer.pipeline import inputs, stage
 from sae_transfer.pipeline.study import Study, prompt_ids
 
@@ -29,12 +30,17 @@ def run(study: Study) -> None:
     items.run(folder, wanted, Extractor(study), stage.version("extract", study.root), single_thread=False)
 
 
+def settings(model: ModelParams) -> dict[str, Any]:
+    """The params of a model that decide what a prompt's residual stream is. What came later counts where it is used."""
+    unused = set() if model.chat_template_kwargs else {"chat_template_kwargs"}
+    return model.model_dump(mode="json", exclude=NOT_IDENTITY | unused)
+
+
 def _inputs_of_shards(study: Study, dataset: str) -> list[Mapping[str, Any]]:
     table, model = study.prompts(dataset), study.params.model
-    settings = {name: value for name, value in model.model_dump(mode="json").items() if name not in NOT_IDENTITY}
     chat = table["chat"].fillna(model.chat_template).astype(bool)
     rows = list(zip(prompt_ids(table), table["prompt"], chat.tolist(), strict=True))
-    shared = {"weights": inputs.read(study)["model"], "params": settings}
+    shared = {"weights": inputs.read(study)["model"], "params": settings(model)}
     return [shared | {"prompts": hashing.digest(rows[shard])} for shard in study.shards(dataset)]
 
 
@@ -46,30 +52,46 @@ class Extractor:
         self.loaded: tuple[Any, Any, Mapping[str, Any]] | None = None
 
     def __call__(self, wanted: Sequence[Item]) -> dict[str, list[Path]]:
-        from sae_transfer.model import extraction, loading, tokens
+        from sae_transfer.model import extraction, tokens
 
-        if self.loaded is None:
-            self.loaded = (
-                *loading.load_model(self.study.params.model),
-                loading.weights_identity(self.study.params.model),
-            )
-            if not self.loaded[2]["pinned"]:
-                name = self.study.params.model.name
-                print(f"{name}: unpinned, read at commit {self.loaded[2]['revision']}", file=sys.stderr)
-        model, tokenizer, weights = self.loaded
         dataset, number, _ = wanted[0].args
+        table = self.study.prompts(dataset).iloc[self.study.shards(dataset)[number]]
+        prompts, chat = list(table["prompt"]), list(table["chat"].fillna(self.study.params.model.chat_template))
+        first = self.loaded is None
+        model, tokenizer, weights = self._model()
         spaces: list[Space] = [item.args[2] for item in wanted]
         params = self.study.params.model.model_copy(update={"layers": tuple(space.layer for space in spaces)})
-        table = self.study.prompts(dataset).iloc[self.study.shards(dataset)[number]]
         folder = self.study.path(paths.ACTIVATIONS)
         files.check_room(folder, len(table) * len(spaces) * model.config.hidden_size * FLOAT32)
-        prompts, chat = list(table["prompt"]), list(table["chat"].fillna(params.chat_template))
         found = tokens.tokenise(model, tokenizer, prompts, params, chat)
-        streams = extraction.streams_of(model, found.ids, found.at, params)
-        about = extraction.identity(params, model, weights, prompts, found)
+        batching = extraction.measured(model, found, params)
+        checks = _checks(batching, self._distance_to_whole(model, found, params) if first else None)
+        streams = extraction.streams_of(model, found.ids, found.at, params, batching.equal_lengths)
+        about = extraction.identity(params, model, weights, prompts, found, checks.padding)
         made = {}
         for item, space in zip(wanted, spaces, strict=True):
-            path = folder / f"{item.name}.safetensors"
+            path, beside = (folder / f"{item.name}.{ending}" for ending in ("safetensors", "checks.json"))
             activations.write(path, streams[int(space.layer or 0)], prompt_ids(table), about)
-            made[item.name] = [path]
+            activations.write_checks(beside, checks)
+            made[item.name] = [path, beside]
         return made
+
+    def _model(self) -> tuple[Any, Any, Mapping[str, Any]]:
+        from sae_transfer.model import loading
+
+        if self.loaded is None:
+            params = self.study.params.model
+            self.loaded = (*loading.load_model(params), loading.weights_identity(params))
+            if not self.loaded[2]["pinned"]:
+                print(f"{params.name}: unpinned, read at commit {self.loaded[2]['revision']}", file=sys.stderr)
+        return self.loaded
+
+    def _distance_to_whole(self, model: Any, tokens: Any, params: ModelParams) -> float | None:
+        from sae_transfer.model import whole_model
+
+        return whole_model.distance(model, tokens, params)
+
+
+def _checks(batching: Any, whole: float | None) -> activations.Checks:
+    padding = "none" if batching.equal_lengths else "right"
+    return activations.Checks(batching.limit, batching.padded, batching.equal, whole, padding)
