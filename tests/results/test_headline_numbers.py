@@ -73,7 +73,7 @@ def test_headlines_of_analyses_are_means_and_a_missing_one_is_null():
 
 
 def test_metrics_are_the_summary_and_the_headlines_of_the_tables(project):
-    tables = {name: project.study.results(name) for name in TABLES}
+    tables = {name: project.study.table(name) for name in TABLES}
     found = files.read_json(project.folder / paths.RESULTS / "metrics.json")
     assert found == summary(tables["transfer"]) | of_analyses(tables)
     gaps = tables["oracle_gap"]
@@ -83,7 +83,7 @@ def test_metrics_are_the_summary_and_the_headlines_of_the_tables(project):
 
 def test_the_spread_over_training_samples_is_that_of_probes_on_all_rows(project):
     """The study trains every probe on 60 rows and on 40."""
-    rows = project.study.results("bootstrap")
+    rows = project.study.table("bootstrap")
     assert set(rows["n_train"]) == {40, 60}
     rows = rows[rows["selected"] & ~rows["in_domain"] & (rows["resampling"] == "bootstrap") & (rows["n_train"] == 60)]
     means = rows.groupby(["space", "probe"])["auc_sd"].mean()

@@ -94,7 +94,7 @@ def write_tables(study: Study) -> None:
         text = rows.to_csv(index=False, float_format="%.6g")
         files.write_text(study.path(paths.RESULTS) / f"{table.name}.csv", text)
     files.write_json(study.path(paths.RESULTS) / "schema.json", [table.described() for table in tables])
-    written = {table.name: study.results(table.name) for table in tables}
+    written = {table.name: study.table(table.name) for table in tables}
     numbers = headline_numbers.summary(written["transfer"]) | headline_numbers.of_analyses(written)
     files.write_json(study.path(paths.RESULTS) / "metrics.json", numbers)
 

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from sae_transfer.artifacts import activations
 from sae_transfer.core import files, hashing, items, paths
 from sae_transfer.core.items import Item
-from sae_transfer.core.space import Space
-from sae_transfer.pipeline import inputs, stage
+from sae_transfer.pipeline import imports, inputs, stage
 from sae_transfer.pipeline.study import Study, prompt_ids
 
 FLOAT32 = 4  # bytes
@@ -31,6 +33,9 @@ def run(study: Study) -> None:
 
 def _inputs_of_shards(study: Study, dataset: str) -> list[Mapping[str, Any]]:
     table, model = study.prompts(dataset), study.params.model
+    if study.params.datasets[dataset].activations:
+        of = {"imported": inputs.read(study)["datasets"][dataset]}
+        return [of | {"prompts": hashing.digest(prompt_ids(table)[shard])} for shard in study.shards(dataset)]
     settings = {name: value for name, value in model.model_dump(mode="json").items() if name not in NOT_IDENTITY}
     chat = table["chat"].fillna(model.chat_template).astype(bool)
     rows = list(zip(prompt_ids(table), table["prompt"], chat.tolist(), strict=True))
@@ -46,30 +51,39 @@ class Extractor:
         self.loaded: tuple[Any, Any, Mapping[str, Any]] | None = None
 
     def __call__(self, wanted: Sequence[Item]) -> dict[str, list[Path]]:
+        dataset, number, _ = wanted[0].args
+        table = self.study.prompts(dataset).iloc[self.study.shards(dataset)[number]]
+        layers = [int(item.args[2].layer or 0) for item in wanted]
+        if self.study.params.datasets[dataset].activations:
+            streams = imports.streams(self.study, dataset, layers, list(table["id"]))
+            about = imports.about(self.study, dataset, list(table["prompt"]))
+        else:
+            streams, about = self._extracted(table, layers)
+        made = {}
+        for item, layer in zip(wanted, layers, strict=True):
+            path = self.study.path(paths.ACTIVATIONS) / f"{item.name}.safetensors"
+            activations.write(path, streams[layer], prompt_ids(table), about)
+            made[item.name] = [path]
+        return made
+
+    def _extracted(self, table: pd.DataFrame, layers: Sequence[int]) -> tuple[dict[int, np.ndarray], dict[str, Any]]:
+        """The streams by layer of some prompts, and what identifies them."""
         from sae_transfer.model import extraction, loading, tokens
 
         if self.loaded is None:
             self.loaded = (
-                *loading.load_model(self.study.params.model),
-                loading.weights_identity(self.study.params.model),
+                *loading.load_model(self.study.model),
+                loading.weights_identity(self.study.model),
             )
             if not self.loaded[2]["pinned"]:
                 name = self.study.params.model.name
                 print(f"{name}: unpinned, read at commit {self.loaded[2]['revision']}", file=sys.stderr)
         model, tokenizer, weights = self.loaded
-        dataset, number, _ = wanted[0].args
-        spaces: list[Space] = [item.args[2] for item in wanted]
-        params = self.study.params.model.model_copy(update={"layers": tuple(space.layer for space in spaces)})
-        table = self.study.prompts(dataset).iloc[self.study.shards(dataset)[number]]
-        folder = self.study.path(paths.ACTIVATIONS)
-        files.check_room(folder, len(table) * len(spaces) * model.config.hidden_size * FLOAT32)
+        params = self.study.params.model.model_copy(update={"layers": tuple(layers)})
+        files.check_room(
+            self.study.path(paths.ACTIVATIONS), len(table) * len(layers) * model.config.hidden_size * FLOAT32
+        )
         prompts, chat = list(table["prompt"]), list(table["chat"].fillna(params.chat_template))
         found = tokens.tokenise(model, tokenizer, prompts, params, chat)
         streams = extraction.streams_of(model, found.ids, found.at, params)
-        about = extraction.identity(params, model, weights, prompts, found)
-        made = {}
-        for item, space in zip(wanted, spaces, strict=True):
-            path = folder / f"{item.name}.safetensors"
-            activations.write(path, streams[int(space.layer or 0)], prompt_ids(table), about)
-            made[item.name] = [path]
-        return made
+        return streams, extraction.identity(params, model, weights, prompts, found)

@@ -22,7 +22,8 @@ def run(study: Study) -> None:
     settings = {name: value for name, value in model.model_dump(mode="json").items() if name not in NOT_IDENTITY}
     shared = {"verbal": chosen.model_dump(mode="json"), "params": settings}
     wanted = []
-    for name in study.datasets if chosen.abstaining else ():
+    run_on = [name for name in study.datasets if not study.params.datasets[name].activations]
+    for name in run_on if chosen.abstaining else ():
         asked = hashing.digest(_asked(study, name).to_numpy().tolist())
         wanted.append(Item(name, (name,), shared | {"prompts": asked, "weights": inputs.read(study)["model"]}))
     items.run(folder, wanted, Judge(study), stage.version("judge", study.root), single_thread=False)
@@ -46,7 +47,7 @@ class Judge:
         from sae_transfer.model import loading, verbal
 
         if self.loaded is None:
-            self.loaded = loading.load_causal_model(self.study.params.model)
+            self.loaded = loading.load_causal_model(self.study.model)
         model, tokenizer = self.loaded
         abstaining = verbal.first_tokens(tokenizer, self.study.params.verbal.abstaining)
         made = {}

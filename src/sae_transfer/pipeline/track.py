@@ -23,7 +23,7 @@ from sae_transfer.tracking.origin import git_tags, read_lock
 def run(study: Study) -> None:
     """Brings MLflow to what results say."""
     experiment = os.environ.get("DVC_EXP_NAME", "")
-    name, table, chosen = experiment or "workspace", study.results("transfer"), study.params.tracking
+    name, table, chosen = experiment or "workspace", study.table("transfer"), study.params.tracking
     origin = git_tags() | read_lock().maker(paths.TRANSFER) | ({"dvc_experiment": experiment} if experiment else {})
     hashes = inputs.read(study)
     told = contents.study(name, _params(study), _numbers(study), _tables(study, table), dict(_pages(study)), origin)
@@ -75,7 +75,7 @@ def _tables(study: Study, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     from sae_transfer.analyses.analysis_registry import TABLES
 
     found = {"transfer": contents.transfer_table(table)}
-    return found | {name: study.results(name) for name in TABLES if name not in found}
+    return found | {name: study.table(name) for name in TABLES if name not in found}
 
 
 def _pages(study: Study) -> Iterator[tuple[str, bytes]]:
