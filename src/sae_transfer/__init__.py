@@ -2,9 +2,11 @@
 
     from sae_transfer import Study
     study = Study.open(".")
-    rows = study.rows(study.space("narrow_3"), "passages")
+    study.headline()                                        # a DataFrame
+    study.probe("narrow_3", "passages", "sparse_1")         # a probe that the study chose
 
-The public names are imported when they are first used, so that importing the package costs nothing.
+docs/python.md shows the rest. The public names are imported when they are first used, so that importing the package
+costs nothing.
 """
 
 from importlib import import_module
@@ -12,24 +14,49 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sae_transfer.core.errors import UserError
     from sae_transfer.core.space import Space
+    from sae_transfer.pipeline.detector import Detector
+    from sae_transfer.pipeline.own_rows import transfer
     from sae_transfer.pipeline.study import Study
+    from sae_transfer.probing.estimators import MeanDifferenceProbe, ResidualProbe, SparseProbe
     from sae_transfer.probing.kinds import fit
     from sae_transfer.probing.probe import Probe
+    from sae_transfer.probing.ranking import rank_features
     from sae_transfer.probing.rows import Rows
-    from sae_transfer.probing.scoring import transfer
-    from sae_transfer.probing.search import rank_features
+    from sae_transfer.report.figures.picture import heatmap
 
-__all__ = ["Probe", "Rows", "Space", "Study", "__version__", "fit", "rank_features", "transfer"]
+__all__ = [
+    "Detector",
+    "MeanDifferenceProbe",
+    "Probe",
+    "ResidualProbe",
+    "Rows",
+    "Space",
+    "SparseProbe",
+    "Study",
+    "UserError",
+    "__version__",
+    "fit",
+    "heatmap",
+    "rank_features",
+    "transfer",
+]
 
 _HOMES = {
     "Study": "pipeline.study",
-    "Space": "core.space",
+    "Detector": "pipeline.detector",
+    "transfer": "pipeline.own_rows",
     "Rows": "probing.rows",
+    "rank_features": "probing.ranking",
+    "SparseProbe": "probing.estimators",
+    "ResidualProbe": "probing.estimators",
+    "MeanDifferenceProbe": "probing.estimators",
+    "heatmap": "report.figures.picture",
     "Probe": "probing.probe",
-    "rank_features": "probing.search",
     "fit": "probing.kinds",
-    "transfer": "probing.scoring",
+    "Space": "core.space",
+    "UserError": "core.errors",
 }
 
 
@@ -39,3 +66,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"sae_transfer.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'sae_transfer' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -16,7 +16,7 @@ def test_summary_is_the_verdict_in_ten_lines_and_all_of_it_on_request(project, m
     code, out, err = call(monkeypatch, capsys, cli.main, "summary", "--all")
     assert (code, err) == (0, "")
     assert out.startswith("\n".join(told))
-    rows = project.study.results("headline").set_index(["space", "key"])
+    rows = project.study.table("headline").set_index(["space", "key"])
     row = rows.loc[("narrow_3", "sparse_1")]
     inside, outside = row["auc_in_domain"], row["auc_ood"]
     assert f"narrow_3  sparse_1                   mean AUC in domain {inside:.3f}, out of domain {outside:.3f}" in out

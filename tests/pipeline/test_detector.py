@@ -13,10 +13,9 @@ from sae_transfer import cli
 from sae_transfer.cli import score_command
 from sae_transfer.core import paths
 from sae_transfer.core.errors import UserError
-from sae_transfer.core.space import residual_stream
 from sae_transfer.data import prompt_templates
 from sae_transfer.model import extraction, loading
-from sae_transfer.pipeline import detector
+from sae_transfer.pipeline.detector import Detector, Fired, Verdict
 from sae_transfer.pipeline.study import Study
 from sae_transfer.probing import probe_files
 from sae_transfer.probing.probe import Probe
@@ -52,8 +51,7 @@ def study(tmp_path, monkeypatch):
 
 
 def chosen(study, kind, rank=None, n_features=None):
-    fitted = [each for each in study.full_probes(study.saes[0], "alpha") if each.kind in detector.KINDS]
-    return detector._choose(fitted, kind, rank, n_features, "here")
+    return study.probe("narrow_2", "alpha", kind, rank=rank, n=n_features)
 
 
 def test_the_probe_that_the_training_data_chose_is_taken_unless_another_is_asked_for(study):
@@ -76,16 +74,16 @@ def test_the_probe_that_the_training_data_chose_is_taken_unless_another_is_asked
     ],
 )
 def test_what_is_not_there_is_said_before_a_model_is_loaded(study, words, message):
-    space, *others = words
+    space, train, kind = words
     with pytest.raises(UserError) as caught:
-        detector.score(study, ["a prompt"], study.space(space), *others)
+        Detector(study, train, kind, space)
     assert str(caught.value).startswith(message)
 
 
 def test_a_rank_or_n_that_was_not_fitted_names_those_that_were(study):
-    with pytest.raises(UserError, match="here: no sparse_1 probe with rank = 3; there are 1, 2"):
+    with pytest.raises(UserError, match="narrow_2, alpha: no sparse_1 probe with rank = 3; there are 1, 2"):
         chosen(study, "sparse_1", rank=3)
-    with pytest.raises(UserError, match="here: no sparse_n probe with N = 3; there are 2, 4"):
+    with pytest.raises(UserError, match="narrow_2, alpha: no sparse_n probe with N = 3; there are 2, 4"):
         chosen(study, "sparse_n", n_features=3)
 
 
@@ -151,7 +149,7 @@ def test_another_template_brings_its_own_chat_flag(with_model, monkeypatch, caps
 def test_the_chat_flag_of_the_call_stands_before_the_models(with_model):
     study, fitted = with_model
     for chat in (True, False, None):
-        (found,) = detector.score(study, ["w1 w2"], residual_stream(2), "alpha", "residual", chat=chat)
+        (found,) = Detector(study, "alpha", "residual", chat=chat)(["w1 w2"])
         assert [found.score] == by_hand(study, fitted, ["w1 w2"], bool(chat))
         assert found.answerable == (found.probability >= 0.5)
         assert found.fired == ()
@@ -193,8 +191,8 @@ def test_a_mistyped_command_gets_one_line(study, monkeypatch, capsys, words, typ
 
 
 def test_verdicts_read_well_in_a_terminal():
-    fired = tuple(detector.Fired(i, 1.0, 0.5 - i / 10) for i in range(7))
-    told = list(score_command._as_lines([detector.Verdict("a\nlong " * 40, 1.0, 0.731, True, fired)]))
+    fired = tuple(Fired(i, 1.0, 0.5 - i / 10) for i in range(7))
+    told = list(score_command._as_lines([Verdict("a\nlong " * 40, 1.0, 0.731, True, fired)]))
     assert told[1].startswith("0.731  answerable    ... ")
     assert "\n" not in told[1]
     assert told[2].strip() == "0 (+0.50), 1 (+0.40), 2 (+0.30), 3 (+0.20), 4 (+0.10) and 2 more"

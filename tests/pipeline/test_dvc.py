@@ -28,7 +28,7 @@ ASIDE = (
     "pipeline/params.py",
     "pipeline/stage.py",
 )
-ASIDE += ("tracking/", "tuning/", "analyses/", "results/")
+ASIDE += ("tracking/", "tuning/", "analyses/", "results/", "report/")
 
 
 def read(path):

@@ -125,7 +125,7 @@ def test_prompts_are_balanced_and_no_group_crosses_the_split(project):
 
 
 def test_the_csv_holds_what_the_items_hold(project, table):
-    csv, keys = project.study.results("transfer"), [*SCORED, "space"]
+    csv, keys = project.study.table("transfer"), [*SCORED, "space"]
     mine = table.sort_values(keys, kind="stable").reset_index(drop=True)
     bootstrapped = ["auc_train_sd", "reason", "layer"]
     csv = csv.sort_values(keys, kind="stable").reset_index(drop=True)
@@ -136,7 +136,7 @@ def test_every_column_is_described_and_every_table_read_back(project):
     told = {table["table"]: table for table in json.loads((project.folder / "results/schema.json").read_text())}
     assert told.keys() == TABLES.keys() == {path.stem for path in (project.folder / "results").glob("*.csv")}
     for name, table in told.items():
-        assert [column["name"] for column in table["columns"]] == list(project.study.results(name).columns)
+        assert [column["name"] for column in table["columns"]] == list(project.study.table(name).columns)
         assert all(column["about"] for column in table["columns"])
 
 
@@ -263,7 +263,7 @@ def test_the_models_own_words_say_whether_it_answers(table):
 
 
 def test_length_strata_hold_every_headline_probe(project, table):
-    found = project.study.results("length")
+    found = project.study.table("length")
     rows = cells.headline(table[~table["probe"].isin(REPEATED)])
     key = ["space", "train", "test", "probe", "family", "n_features"]
     assert set(found[key].itertuples(index=False, name=None)) == set(rows[key].itertuples(index=False, name=None))
@@ -532,7 +532,7 @@ def test_datasets_with_odd_names_go_through(fresh, names):
     for stage in STAGES[:-1]:
         code, _, error = fresh.stage(stage)
         assert code == 0, error
-    assert set(fresh.study.results("transfer")["train"]) == set(names)
+    assert set(fresh.study.table("transfer")["train"]) == set(names)
 
 
 def test_regimes_are_measured_where_params_name_a_training_set(project, fresh):
@@ -542,7 +542,7 @@ def test_regimes_are_measured_where_params_name_a_training_set(project, fresh):
     fresh.edit(lambda params: params.update(regimes=on))
     code, _, error = fresh.stage("analyse")
     assert code == 0, error
-    found = fresh.study.results("regimes")
+    found = fresh.study.table("regimes")
     assert ",".join(found.columns) == off.strip()
     points = {("size", 30.0), ("size", 60.0), ("noise", 0.3)}
     assert set(zip(found["regime"], found["value"], strict=True)) == points

@@ -10,7 +10,7 @@ from sae_transfer import Study, rank_features
 study = Study.open({{folder!r}})
 space = study.space("narrow_3")
 rows = study.rows(space, "people")
-print(len(rows), len(study.probes(space, "people")), len(study.results("transfer")) > 100)
+print(len(rows), len(study.probes(space, "people")), len(study.table("transfer")) > 100)
 print([name for name in {HEAVY!r} if name in sys.modules])
 print(time.process_time())
 """

@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 
 from planted import SHARED, SPURIOUS, balanced, features, sae_domain
+from sae_transfer.core.errors import UserError
 from sae_transfer.probing.search import MIN_ROWS, column_auc, entries, fit_columns, rank_features
 
 
@@ -199,7 +200,7 @@ def test_silence_outside_a_fold_gives_no_sign_and_scores_one_half():
 def test_an_activation_that_cannot_be_is_refused(bad, n_rows):
     columns = np.ones((200, 2))
     columns[:, 1] = np.where(np.arange(200) < n_rows, bad, 0)
-    with pytest.raises(ValueError, match="finite and not negative"):
+    with pytest.raises(UserError, match=rf"an SAE's activations has {bad} in row 0, column 1; "):
         rank_features(sparse.csr_array(columns), np.tile([0, 1], 100), folds_of(200))
 
 

@@ -82,19 +82,19 @@ def test_the_page_is_whole_and_asks_nothing_of_the_network(project, written):
 
 
 def test_every_table_with_rows_is_told_and_stands_in_the_contents(project, written):
-    there = {name for name in TABLES if len(project.study.results(name))}
+    there = {name for name in TABLES if len(project.study.table(name))}
     assert "regimes" not in there  # the study names no training set for it
     text, ids = words(written), {attrs.get("id") for _, attrs in Page(written).tags}
     for name, analysis in ANALYSES.items():
         if analysis.section and name in there:
-            section = analysis.section({table: project.study.results(table) for table in there})
+            section = analysis.section({table: project.study.table(table) for table in there})
             assert section.id in ids
             assert text.count(section.title) >= 2, section.title
     assert "regimes" not in ids
 
 
 def test_the_page_shows_the_numbers_of_the_csv(project, written):
-    rows = project.study.results("transfer")
+    rows = project.study.table("transfer")
     rows = rows[(rows["probe"] == "sparse_n") & rows["selected"] & (rows["test_variation"] == "default")]
     rows = rows[rows["n_train"] == 60]
     assert len(rows) == 4

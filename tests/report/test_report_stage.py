@@ -15,7 +15,7 @@ from sae_transfer.report.figures import drawings
 
 
 def test_it_writes_every_figure_that_shows_something_as_png_and_svg(project):
-    tables = {name: project.study.results(name) for name in TABLES}
+    tables = {name: project.study.table(name) for name in TABLES}
     known = drawings.of_transfer(tables["transfer"]) | drawings.of_analyses(tables)
     empty = {"held_out"}  # two domains are too few for it
     files = {path.name for path in (project.folder / paths.FIGURES).iterdir()}
@@ -55,7 +55,7 @@ def test_what_was_run_is_told_and_features_link_to_their_pages(fresh):
     path.unlink()  # a link to the file that others use
     path.write_text(json.dumps(config | {"metadata": {"neuronpedia_id": "gpt2-small/2-res-jb"}}))
     study = fresh.study
-    about = report.about(study, study.results("transfer"))
+    about = report.about(study, study.table("transfer"))
     assert about.demo
     assert about.settings == {"layers": "3", "dtype": "float32", "position": "last", "chat template": "no", "seed": "0"}
     behaviour = about.behaviour["narrow_3"]

@@ -109,7 +109,7 @@ def test_one_dataset_has_no_number_out_of_domain():
 
 def test_metrics_are_about_a_dozen_flat_numbers_of_the_tables(project):
     found = files.read_json(project.folder / paths.RESULTS / "metrics.json")
-    row, gaps = of_all(project.study.results("headline"), "sparse_1"), project.study.results("oracle_gap")
+    row, gaps = of_all(project.study.table("headline"), "sparse_1"), project.study.table("oracle_gap")
     assert 10 <= len(found) <= 15
     assert all(isinstance(value, float) for value in found.values())
     assert found["out_of_domain.sparse_1"] == pytest.approx(row["auc_ood"])
@@ -117,11 +117,11 @@ def test_metrics_are_about_a_dozen_flat_numbers_of_the_tables(project):
     assert row["auc_ood_low"] < row["auc_ood"]
     gaps = gaps[(gaps["oracle"] == "trained_on_target") & (gaps["probe"] == "sparse_1")]
     assert found["oracle_gap.sparse_1"] == pytest.approx(gaps["gap"].mean(), abs=1e-6)
-    words = project.study.results("transfer")
+    words = project.study.table("transfer")
     words = words[(words["family"] == "tfidf") & ~words["in_domain"] & (words["test_variation"] == "default")]
     assert found["out_of_domain.words"] == pytest.approx(words[words["n_train"] == 60]["auc"].mean(), abs=1e-6)
 
 
 def test_the_table_on_disk_is_that_of_the_transfer_table(project):
-    found, made = project.study.results("headline"), headline(project.study.results("transfer"))
+    found, made = project.study.table("headline"), headline(project.study.table("transfer"))
     pd.testing.assert_frame_equal(found, made, rtol=1e-4, check_dtype=False)

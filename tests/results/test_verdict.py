@@ -108,6 +108,6 @@ def test_at_most_nine_lines_the_worst_warnings_first():
 def test_it_is_read_back_from_json_as_it_was(project):
     found = project.study.verdict()
     assert Verdict.from_json(json.loads(json.dumps(found.as_json()))) == found
-    tables = {name: project.study.results(name) for name in ("transfer", "headline")}
+    tables = {name: project.study.table(name) for name in ("transfer", "headline")}
     assert verdict(tables, found.warnings) == found
     assert files.read_json(project.folder / paths.RESULTS / "verdict.json")["answer"] == found.answer

@@ -139,9 +139,9 @@ def test_the_worst_stand_first_and_the_table_keeps_them():
 
 
 def test_those_of_a_study_are_those_of_its_tables(project):
-    read = {name: project.study.results(name) for name in ("transfer", "headline", "health", "datasets")}
+    read = {name: project.study.table(name) for name in ("transfer", "headline", "health", "datasets")}
     pd.testing.assert_frame_equal(
-        warnings.frame(warnings.warnings(read)), project.study.results("warnings"), check_dtype=False
+        warnings.frame(warnings.warnings(read)), project.study.table("warnings"), check_dtype=False
     )
     health, study = read["health"], project.study
     made = study.health(study.saes[0], "people")

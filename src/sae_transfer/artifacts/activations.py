@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 from numpy.typing import NDArray
 
 from sae_transfer.core import files
@@ -75,6 +76,12 @@ def read(path: Path, ids: Sequence[str]) -> NDArray[np.float32]:
     if told.get("ids_sha256") != digest(list(ids)):
         raise UserError(f"{path}: made for other rows ({len(stream)}) than these {len(ids)}; run `dvc repro`")
     return stream
+
+
+def read_width(path: Path) -> int:
+    """d_model of a stored residual stream, from the head of its file."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return int(file.get_slice("residual").get_shape()[1])
 
 
 def read_about(path: Path) -> dict[str, Any]:

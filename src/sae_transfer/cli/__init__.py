@@ -13,6 +13,7 @@ from sae_transfer.cli import (
     compare_command,
     data_commands,
     doctor_command,
+    import_command,
     preset_commands,
     run_command,
     score_command,
@@ -70,6 +71,7 @@ app.command()(study_commands.check)
 app.command()(study_commands.summary)
 app.command()(compare_command.compare)
 app.command()(score_command.score)
+app.command("import-activations")(import_command.import_activations)
 app.command()(sweep_commands.sweep)
 app.command()(sweep_commands.dashboard)
 app.command()(doctor_command.doctor)

@@ -48,28 +48,20 @@ def score(
     template. p is the probability of "answerable"; the decision is at 0.5, the threshold that the training data set.
     """
     from sae_transfer.data.prompt_templates import find
-    from sae_transfer.pipeline import detector
+    from sae_transfer.pipeline.detector import Detector
     from sae_transfer.pipeline.study import Study
 
     study = Study.open()
     if not train:
         raise UserError(f"--train is missing; name one of {', '.join(study.datasets)}")
-    template = template or study.params.datasets[study.check_dataset(train)].template
-    prompts = [*(text or []), *_prompts(file, template, wanted=not text)]
+    used = template or study.params.datasets[study.check_dataset(train)].template
+    prompts = [*(text or []), *_prompts(file, used, wanted=not text)]
     if not prompts:
         raise UserError("no prompts; give --text, a file, or lines on stdin")
-    chosen = study.space(space) if space else (study.saes or study.layers)[0] if "sparse" in probe else study.layers[-1]
-    verdicts = detector.score(
-        study,
-        prompts,
-        chosen,
-        train,
-        probe,
-        rank=rank,
-        n_features=n_features,
-        chat=find(template).chat,
-        progress=not quiet and sys.stderr.isatty(),
-    )
+    of_template = find(used).chat
+    chat = study.params.model.chat_template if of_template is None else of_template
+    detector = Detector(study, train, probe, space or None, rank=rank, n=n_features, chat=chat)
+    verdicts = detector(prompts, progress=not quiet and sys.stderr.isatty())
     print(*(_as_json(verdicts) if json_lines else _as_lines(verdicts)), sep="\n")
 
 

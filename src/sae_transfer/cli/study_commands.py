@@ -28,7 +28,7 @@ def summary(every: All = False) -> None:
     print(*found.lines, sep="\n")
     if every:
         print()
-        for row in study.results("headline").to_dict("records"):
+        for row in study.table("headline").to_dict("records"):
             inside, outside = (_decimals(row[name]) for name in ("auc_in_domain", "auc_ood"))
             print(f"{row['space']:>12}  {row['key']:<26} mean AUC in domain {inside}, out of domain {outside}")
         print()

@@ -138,7 +138,7 @@ def _apply(plan: "Plan", found: "list[Sweep]", n_max: int | None, quiet: bool) -
 
     chosen = winners(found, n_max)
     there = [name for name in TABLES if (plan.study.path(paths.RESULTS) / f"{name}.csv").exists()]
-    rows = rows_of({name: plan.study.results(name) for name in there}, chosen)
+    rows = rows_of({name: plan.study.table(name) for name in there}, chosen)
     apply(PARAMS_FILE, chosen)
     if quiet:
         return

@@ -105,7 +105,7 @@ def _written(study: Study, name: str, rows: pd.DataFrame) -> pd.DataFrame:
     between platforms as the last bits do.
     """
     files.write_text(study.path(paths.RESULTS) / f"{name}.csv", rows.to_csv(index=False, float_format="%.6g"))
-    return study.results(name)
+    return study.table(name)
 
 
 def _parts(study: Study, place: Path, what: str, *, saes: bool = False) -> list[pd.DataFrame]:

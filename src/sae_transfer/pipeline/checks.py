@@ -17,8 +17,9 @@ from sae_transfer.data.loaders import loader_registry
 from sae_transfer.data.overlap import overlapping
 from sae_transfer.data.sources import restore_command
 from sae_transfer.model.saes import layer_of
-from sae_transfer.pipeline import presets
+from sae_transfer.pipeline import imports, presets
 from sae_transfer.pipeline.params import Params
+from sae_transfer.pipeline.study import Study
 from sae_transfer.results.warnings import Notice, by_severity, few_groups, shared_rows
 from sae_transfer.stats.intervals import MIN_GROUPS, effective_groups
 
@@ -32,13 +33,17 @@ def check(params: Params) -> list[Notice]:
         UserError: something would stop the study later: a file that is not there, a dataset that does not fill its
             quotas, a layer beyond the model, an SAE that does not fit the model. The message names the param.
     """
-    _check_there("model.identity", params.model.identity)
+    if not all(params.datasets[name].activations for name in params.study.datasets):
+        _check_there("model.identity", params.model.identity)
     if params.study.saes:
         _check_there("study.saes_identity", params.study.saes_identity)
     config = _json(Path(params.model.name) / "config.json")
     _check_layers(params, config.get("text_config", config))
     for name in params.study.saes:
         _check_sae(params, name, config.get("text_config", config))
+    for name in params.study.datasets:
+        if params.datasets[name].activations:
+            imports.check(Study(params), name)
     return by_severity([*notes(params), *_unpinned(params)])
 
 

@@ -1,19 +1,18 @@
 """A study's saved probe as a detector of unanswerable questions, on prompts that it never saw."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from sae_transfer.core.errors import UserError, closest
+from sae_transfer.core.errors import UserError
 from sae_transfer.core.space import Space
+from sae_transfer.data.prompt_templates import find
 from sae_transfer.model import encoding, extraction, loading, saes
 from sae_transfer.pipeline.study import Study
-from sae_transfer.probing.kinds import kinds
 from sae_transfer.probing.probe import Probe
-
-KINDS = kinds(role="probe")
 
 
 @dataclass(frozen=True)
@@ -40,72 +39,82 @@ class Verdict:
     fired: tuple[Fired, ...]
 
 
-def score(
-    study: Study,
-    prompts: Sequence[str],
-    space: Space,
-    train: str,
-    kind: str = "sparse_n",
-    *,
-    rank: int | None = None,
-    n_features: int | None = None,
-    chat: bool | None = None,
-    progress: bool = False,
-) -> list[Verdict]:
-    """Applies the probe that `dvc repro` fitted in `space` on dataset `train` to finished prompts.
+class Detector:
+    r"""A saved probe on new prompts. It loads model and SAE when it is first called, and keeps them.
 
-    Args:
-        study: whose probe, model and SAE; its position is read.
-        prompts: finished prompts, as the model shall read them (before any chat template).
-        space: a residual stream, or the features of an SAE.
-        train: the dataset that the probe was trained on.
-        kind: one of `KINDS`.
-        rank: of a 1-sparse probe's feature; the best one unless given.
-        n_features: of an N-sparse probe; the N that cross-validation chose unless given.
-        chat: whether the prompts go through the model's chat template; as `model.chat_template` says unless given.
-        progress: whether to show a bar on stderr.
-
-    Returns:
-        One verdict a prompt, in their order.
-
-    Raises:
-        UserError: no such dataset, kind or probe; the probe has not been fitted; a prompt is empty or too long.
+    >>> detector = Detector(study, "passages", "residual")
+    >>> (verdict,) = detector(["Passage: Ben likes tea.\nQuestion: What does Ben like?\nAnswer:"])
+    >>> verdict.answerable == (verdict.probability >= 0.5)
+    True
     """
-    if kind not in KINDS:
-        raise UserError(f"probe '{kind}' is unknown; {closest(kind, KINDS)}")
-    fitted = [probe for probe in study.full_probes(space, study.check_dataset(train)) if probe.kind in KINDS]
-    probe = _choose(fitted, kind, rank, n_features, f"{space.name}, {train}")
-    layer = int(space.layer or 0)
-    chosen = study.params.model.model_copy(update={"layers": (layer,)})
-    if chat is not None:
-        chosen = chosen.model_copy(update={"chat_template": chat})
-    model, tokenizer = loading.load_model(chosen)
-    X: Any = extraction.residual_stream(model, tokenizer, prompts, chosen, progress)[layer]
-    if space.sae:
-        sae = saes.load_sae(space.sae, study.params.saes[space.sae], study.params.study.saes_identity)
-        X = encoding.encode(sae, space.sae, X).features
-    scores = probe.score(X)
-    probabilities = probe.probability(scores)
-    return [
-        Verdict(prompt, float(s), float(p), bool(p >= 0.5), fired)
-        for prompt, s, p, fired in zip(prompts, scores, probabilities, _fired(probe, X), strict=True)
-    ]
 
+    def __init__(
+        self,
+        study: Study,
+        train: str,
+        kind: str = "sparse_n",
+        space: Space | str | None = None,
+        *,
+        rank: int | None = None,
+        n: int | None = None,
+        chat: bool | None = None,
+    ) -> None:
+        """Takes the probe that `dvc repro` fitted.
 
-def _choose(probes: list[Probe], kind: str, rank: int | None, n_features: int | None, where: str) -> Probe:
-    there = dict.fromkeys(probe.kind for probe in probes)
-    if kind not in there:
-        raise UserError(f"{where}: no {kind} probe here, but {' and '.join(there)}; choose one, or another space")
-    same = [probe for probe in probes if probe.kind == kind]
-    tests: list[tuple[str, int | None, Callable[[Probe], int]]] = [
-        ("rank", rank, lambda probe: probe.rank),
-        ("N", n_features, lambda probe: 0 if probe.feature_ids is None else len(probe.feature_ids)),
-    ]
-    for name, wanted, of in tests:
-        if wanted is not None and wanted not in (values := sorted({of(probe) for probe in same})):
-            raise UserError(f"{where}: no {kind} probe with {name} = {wanted}; there are {', '.join(map(str, values))}")
-        same = [probe for probe in same if wanted in (None, of(probe))]
-    return next((probe for probe in same if probe.selected), same[0])
+        Args:
+            study: whose probe, model and SAE.
+            train: the dataset that the probe was trained on.
+            kind: `sparse_1`, `sparse_n`, `residual` or `mean_difference`.
+            space: an SAE or a residual stream; by default the study's first SAE, or for a dense kind its last layer.
+            rank: of a 1-sparse probe's feature; the best one unless given.
+            n: the number of features of an N-sparse probe; the one that cross-validation chose unless given.
+            chat: whether prompts go through the model's chat template; by default as the training set's own do.
+
+        Raises:
+            UserError: as `Study.probe`.
+        """
+        self.study = study
+        first = (study.saes or study.layers)[0] if "sparse" in kind else study.layers[-1]
+        self.space = first if space is None else study.space(space)
+        self.probe = study.probe(self.space, study.check_dataset(train), kind, rank=rank, n=n)
+        self._layer = int(self.space.layer or 0)
+        own = find(study.params.datasets[train].template).chat
+        chosen = study.params.model.chat_template if own is None else own
+        self._params = study.model.model_copy(
+            update={"layers": (self._layer,), "chat_template": chosen if chat is None else chat}
+        )
+
+    def __call__(self, prompts: Sequence[str], *, progress: bool = False) -> list[Verdict]:
+        """One verdict a prompt, in their order; `pandas.DataFrame` makes a table of them.
+
+        Args:
+            prompts: finished prompts, as the model shall read them (before any chat template).
+            progress: whether to show a bar on stderr.
+
+        Raises:
+            UserError: a prompt is empty or too long; model or SAE cannot be loaded.
+        """
+        if isinstance(prompts, str):
+            raise UserError("a single text in place of prompts; give a list of texts")
+        model, tokenizer = self._model
+        X: Any = extraction.residual_stream(model, tokenizer, prompts, self._params, progress)[self._layer]
+        if self.space.sae:
+            X = encoding.encode(self._sae, self.space.sae, X).features
+        scores = self.probe.score(X)
+        probabilities = self.probe.probability(scores)
+        return [
+            Verdict(prompt, float(s), float(p), bool(p >= 0.5), fired)
+            for prompt, s, p, fired in zip(prompts, scores, probabilities, _fired(self.probe, X), strict=True)
+        ]
+
+    @cached_property
+    def _model(self) -> Any:
+        return loading.load_model(self._params)
+
+    @cached_property
+    def _sae(self) -> Any:
+        pinned = self.study.path(self.study.params.study.saes_identity)
+        return saes.load_sae(self.space.sae, self.study.sae(self.space), pinned)
 
 
 def _fired(probe: Probe, X: Any) -> list[tuple[Fired, ...]]:

@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from sae_transfer.artifacts import activations
 from sae_transfer.core import files, hashing, items, paths
 from sae_transfer.core.items import Item
 from sae_transfer.core.space import Space
 from sae_transfer.model.model_params import ModelParams
-from sae_transfer.pipeline import inputs, stage
+from sae_transfer.pipeline import imports, inputs, stage
 from sae_transfer.pipeline.study import Study, prompt_ids
 
 FLOAT32 = 4  # bytes
@@ -38,6 +41,9 @@ def settings(model: ModelParams) -> dict[str, Any]:
 
 def _inputs_of_shards(study: Study, dataset: str) -> list[Mapping[str, Any]]:
     table, model = study.prompts(dataset), study.params.model
+    if study.params.datasets[dataset].activations:
+        of = {"imported": inputs.read(study)["datasets"][dataset]}
+        return [of | {"prompts": hashing.digest(prompt_ids(table)[shard])} for shard in study.shards(dataset)]
     chat = table["chat"].fillna(model.chat_template).astype(bool)
     rows = list(zip(prompt_ids(table), table["prompt"], chat.tolist(), strict=True))
     shared = {"weights": inputs.read(study)["model"], "params": settings(model)}
@@ -52,35 +58,48 @@ class Extractor:
         self.loaded: tuple[Any, Any, Mapping[str, Any]] | None = None
 
     def __call__(self, wanted: Sequence[Item]) -> dict[str, list[Path]]:
-        from sae_transfer.model import extraction, tokens
-
         dataset, number, _ = wanted[0].args
         table = self.study.prompts(dataset).iloc[self.study.shards(dataset)[number]]
-        prompts, chat = list(table["prompt"]), list(table["chat"].fillna(self.study.params.model.chat_template))
+        layers = [int(item.args[2].layer or 0) for item in wanted]
+        if self.study.params.datasets[dataset].activations:
+            streams = imports.streams(self.study, dataset, layers, list(table["id"]))
+            about, checks = imports.about(self.study, dataset, list(table["prompt"])), None
+        else:
+            streams, about, checks = self._extracted(table, layers)
+        made = {}
+        for item, layer in zip(wanted, layers, strict=True):
+            path = self.study.path(paths.ACTIVATIONS) / f"{item.name}.safetensors"
+            activations.write(path, streams[layer], prompt_ids(table), about)
+            made[item.name] = [path]
+            if checks:
+                beside = path.with_name(f"{path.stem}.checks.json")
+                activations.write_checks(beside, checks)
+                made[item.name].append(beside)
+        return made
+
+    def _extracted(
+        self, table: pd.DataFrame, layers: Sequence[int]
+    ) -> tuple[dict[int, np.ndarray], dict[str, Any], activations.Checks]:
+        """The streams by layer of some prompts, what identifies them, and how far padding and the whole model are."""
+        from sae_transfer.model import extraction, tokens
+
         first = self.loaded is None
         model, tokenizer, weights = self._model()
-        spaces: list[Space] = [item.args[2] for item in wanted]
-        params = self.study.params.model.model_copy(update={"layers": tuple(space.layer for space in spaces)})
-        folder = self.study.path(paths.ACTIVATIONS)
-        files.check_room(folder, len(table) * len(spaces) * model.config.hidden_size * FLOAT32)
+        params = self.study.model.model_copy(update={"layers": tuple(layers)})
+        size = len(table) * len(layers) * model.config.hidden_size * FLOAT32
+        files.check_room(self.study.path(paths.ACTIVATIONS), size)
+        prompts, chat = list(table["prompt"]), list(table["chat"].fillna(params.chat_template))
         found = tokens.tokenise(model, tokenizer, prompts, params, chat)
         batching = extraction.measured(model, found, params)
         checks = _checks(batching, self._distance_to_whole(model, found, params) if first else None)
         streams = extraction.streams_of(model, found.ids, found.at, params, batching.equal_lengths)
-        about = extraction.identity(params, model, weights, prompts, found, checks.padding)
-        made = {}
-        for item, space in zip(wanted, spaces, strict=True):
-            path, beside = (folder / f"{item.name}.{ending}" for ending in ("safetensors", "checks.json"))
-            activations.write(path, streams[int(space.layer or 0)], prompt_ids(table), about)
-            activations.write_checks(beside, checks)
-            made[item.name] = [path, beside]
-        return made
+        return streams, extraction.identity(params, model, weights, prompts, found, checks.padding), checks
 
     def _model(self) -> tuple[Any, Any, Mapping[str, Any]]:
         from sae_transfer.model import loading
 
         if self.loaded is None:
-            params = self.study.params.model
+            params = self.study.model
             self.loaded = (*loading.load_model(params), loading.weights_identity(params))
             if not self.loaded[2]["pinned"]:
                 print(f"{params.name}: unpinned, read at commit {self.loaded[2]['revision']}", file=sys.stderr)

@@ -54,6 +54,8 @@ def _hash(study: Study, of: list[Path], known: str) -> str:
 
 def _model(study: Study, known: str) -> str:
     model = study.params.model
+    if all(study.params.datasets[name].activations for name in study.datasets):
+        return "no model runs: every dataset brings its activations"
     if model.identity.suffix == ".json":
         return f"{pins.key(model.name, model.revision)} {_pinned(study, model.identity, model.name, model.revision)}"
     return _hash(study, [model.identity], known)

@@ -20,7 +20,8 @@ def run(study: Study) -> None:
     folder, chosen, model = study.path(paths.VERBAL), study.params.verbal, study.params.model
     shared = {"verbal": chosen.model_dump(mode="json"), "params": extract.settings(model)}
     wanted = []
-    for name in study.datasets if chosen.abstaining else ():
+    run_on = [name for name in study.datasets if not study.params.datasets[name].activations]
+    for name in run_on if chosen.abstaining else ():
         asked = hashing.digest(_asked(study, name).to_numpy().tolist())
         wanted.append(Item(name, (name,), shared | {"prompts": asked, "weights": inputs.read(study)["model"]}))
     items.run(folder, wanted, Judge(study), stage.version("judge", study.root), single_thread=False)
@@ -44,7 +45,7 @@ class Judge:
         from sae_transfer.model import loading, verbal
 
         if self.loaded is None:
-            self.loaded = loading.load_causal_model(self.study.params.model)
+            self.loaded = loading.load_causal_model(self.study.model)
         model, tokenizer = self.loaded
         abstaining = verbal.first_tokens(tokenizer, self.study.params.verbal.abstaining)
         made = {}

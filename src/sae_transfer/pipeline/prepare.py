@@ -21,8 +21,12 @@ def run(study: Study) -> None:
     wanted = [
         Item(
             name,
-            (study.params.datasets[name], name, study.seed, folder / f"{name}.parquet"),
-            {"data": hashes[name], "params": study.params.datasets[name].model_dump(mode="json"), "seed": study.seed},
+            (study.dataset(name), name, study.seed, folder / f"{name}.parquet"),
+            {
+                "data": hashes[name],
+                "params": study.params.datasets[name].model_dump(mode="json", exclude={"activations"}),
+                "seed": study.seed,
+            },
         )
         for name in study.datasets
     ]

@@ -26,7 +26,7 @@ SETTINGS = ("layers", "dtype", "position", "chat_template")
 
 def run(study: Study) -> None:
     """Draws the figures in parallel and writes the page."""
-    tables = {name: study.results(name) for name in TABLES}
+    tables = {name: study.table(name) for name in TABLES}
     transfer, jobs = tables["transfer"], stage.jobs(study.params.jobs)
     names = list(drawings.of_transfer(transfer) | drawings.of_analyses(tables))
     # not joblib's own workers: they live on, in the folder where they began

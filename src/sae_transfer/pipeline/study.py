@@ -3,11 +3,11 @@
 Reading needs no model, no SAE and no GPU: only the files that the stages wrote.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,17 +20,25 @@ from sae_transfer.core.arrays import Matrix
 from sae_transfer.core.errors import UserError, closest
 from sae_transfer.core.params_section import PARAMS_FILE
 from sae_transfer.core.space import TEXT, VERBAL, Space, residual_stream
+from sae_transfer.data.loaders.loader_registry import DatasetParams
 from sae_transfer.data.overlap import contents
 from sae_transfer.data.splits import subset
+from sae_transfer.model.model_params import ModelParams, SaeParams
 from sae_transfer.pipeline.params import Params
 from sae_transfer.probing import probe_files
+from sae_transfer.probing.activating import most_active
 from sae_transfer.probing.evaluations import Evaluation, evaluation_of
+from sae_transfer.probing.kinds import kinds
 from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.rows import Rows
-from sae_transfer.results import result_tables
+from sae_transfer.results import cells, result_tables
 from sae_transfer.results.transfer_table import SCORE_COLUMNS
 from sae_transfer.results.verdict import Verdict
 
+if TYPE_CHECKING:
+    from sae_transfer.report.figures.picture import Picture
+
+PROBES = kinds(role="probe")
 Split = Literal["train", "test", "unseen"]  # unseen: the test rows that stand in no training set of the study
 T = TypeVar("T")
 
@@ -43,13 +51,18 @@ class Study:
     root: Path = field(default_factory=Path)
 
     @classmethod
-    def open(cls, root: Path | str = ".") -> "Study":
-        """The study of a project's folder.
+    def open(cls, root: Path | str | None = None) -> "Study":
+        """The study of a project's folder, from wherever Python runs; by default of the working directory.
 
         Raises:
             UserError: its params.yaml is missing or wrong.
+
+        >>> study = Study.open(folder)
+        >>> study.datasets[0], study.space("narrow_3")
+        ('passages', Space(name='narrow_3', layer=3, sae='narrow_3'))
         """
-        return cls(Params.read(Path(root) / PARAMS_FILE), Path(root))
+        # commands run in the folder: there paths stay short in messages
+        return cls(Params.read(Path(root or "") / PARAMS_FILE), Path() if root is None else Path(root).absolute())
 
     @property
     def seed(self) -> int:
@@ -80,12 +93,14 @@ class Study:
         """Every space of the transfer table: also the text, and the model's own judgement."""
         return (*self.spaces, TEXT, VERBAL)
 
-    def space(self, name: str) -> Space:
-        """The space of this name: `layer_<L>`, or an SAE's.
+    def space(self, name: Space | str) -> Space:
+        """The space of this name: `layer_<L>`, or an SAE's. A space stays what it is.
 
         Raises:
             UserError: there is none (with the closest names).
         """
+        if isinstance(name, Space):
+            return name
         known = {space.name: space for space in self.spaces}
         if name not in known:
             raise UserError(f"space '{name}' is unknown; {closest(name, known)}")
@@ -104,6 +119,23 @@ class Study:
     def path(self, place: Path) -> Path:
         """A place of `core.paths` in this study's folder."""
         return self.root / place
+
+    @property
+    def model(self) -> ModelParams:
+        """Section `model` of the params, its paths in this study's folder."""
+        model = self.params.model
+        folder, identity = self.path(Path(model.name)), self.path(model.identity)
+        return model.model_copy(update={"name": str(folder) if folder.is_dir() else model.name, "identity": identity})
+
+    def sae(self, space: Space) -> SaeParams:
+        """The section of an SAE, its path in this study's folder."""
+        sae = self.params.saes[space.sae]
+        return sae if sae.path is None else sae.model_copy(update={"path": self.path(sae.path)})
+
+    def dataset(self, name: str) -> DatasetParams:
+        """The section of a dataset, the path of its rows in this study's folder."""
+        dataset = self.params.datasets[name]
+        return dataset.model_copy(update={"path": self.path(dataset.path)})
 
     def prompts(self, dataset: str) -> pd.DataFrame:
         """One row a prompt: id, group, split, variation (its template), label, prompt, context, question, and more.
@@ -193,10 +225,18 @@ class Study:
     def _directions(self, space: Space) -> tuple[Directions, Decoder]:
         return _cached(features.read_directions, self.path(paths.FEATURES) / f"{space.sae}.directions.safetensors")
 
-    def rows(self, space: Space, dataset: str, split: Split = "train", *templates: str) -> Rows:
-        """The labelled rows of a split in a space, by default under the dataset's own template."""
-        at = self.at(dataset, split, *templates)
-        return self.labelled(self.matrix(space, dataset)[at], dataset, at)
+    def rows(self, space: Space | str, dataset: str, split: Split = "train", *templates: str) -> Rows:
+        """The labelled rows of a split in a space, by default under the dataset's own template.
+
+        Raises:
+            UserError: no such space or dataset; or its files are missing, damaged, or made for other prompts.
+
+        >>> rows = study.rows("narrow_3", "passages", "test")
+        >>> rows.X.shape == (len(rows), 512), rows.labels.mean()
+        (True, np.float64(0.5))
+        """
+        at = self.at(self.check_dataset(dataset), split, *templates)
+        return self.labelled(self.matrix(self.space(space), dataset)[at], dataset, at)
 
     def labelled(self, X: Matrix, dataset: str, at: np.ndarray) -> Rows:
         """Rows X [len(at), d] with the labels, groups and ids of the prompts at these places."""
@@ -218,27 +258,114 @@ class Study:
             found.append(subset(labels, matched))
         return found
 
-    def probes(self, space: Space, dataset: str) -> list[Probe]:
+    def probes(self, space: Space | str, dataset: str) -> list[Probe]:
         """Every saved probe that was trained on a dataset in a space, at every size.
 
         Raises:
             UserError: it has not been fitted, or its file is damaged.
         """
-        return _cached(probe_files.read, self.path(paths.PROBES) / space.name / f"{dataset}.safetensors")
+        folder = self.path(paths.PROBES) / self.space(space).name
+        return _cached(probe_files.read, folder / f"{self.check_dataset(dataset)}.safetensors")
 
-    def full_probes(self, space: Space, dataset: str) -> list[Probe]:
+    def full_probes(self, space: Space | str, dataset: str) -> list[Probe]:
         """The probes that were trained on all of A's training rows, without those at the matched size."""
         found = self.probes(space, dataset)
         largest = max(probe.n_train for probe in found)
         return [probe for probe in found if probe.n_train == largest]
 
+    def probe(
+        self, space: Space | str, dataset: str, kind: str = "sparse_1", *, rank: int | None = None, n: int | None = None
+    ) -> Probe:
+        """The probe that the training data chose, trained on all of a dataset's training rows.
+
+        Args:
+            space: a residual stream, or the features of an SAE.
+            dataset: what it was trained on.
+            kind: `residual` or `mean_difference` in a residual stream, `sparse_1` or `sparse_n` in an SAE.
+            rank: of a 1-sparse probe's feature; the best one unless given.
+            n: the number of features of an N-sparse probe; the one that cross-validation chose unless given.
+
+        Raises:
+            UserError: no such space, dataset, kind or probe (with those that there are); or it has not been fitted.
+
+        >>> probe = study.probe("narrow_3", "passages", "sparse_1")
+        >>> probe.n_features_in_, probe.n_features
+        (512, 1)
+        >>> float(np.mean(probe.predict(study.rows("narrow_3", "passages", "test").X) == rows.labels)) > 0.8
+        True
+        """
+        if kind not in PROBES:
+            raise UserError(f"probe '{kind}' is unknown; {closest(kind, PROBES)}")
+        place = self.space(space)
+        fitted = [probe for probe in self.full_probes(place, dataset) if probe.kind in PROBES]
+        return _chosen(fitted, kind, {"rank": rank, "N": n}, f"{place.name}, {dataset}")
+
+    def features(self, sae: Space | str, dataset: str, n: int = 3, examples: int = 3) -> pd.DataFrame:
+        """The best features of a training set.
+
+        Args:
+            sae: the SAE.
+            dataset: what ranked the features, A.
+            n: how many features.
+            examples: how many prompts of each; `activating` has more, with their activations.
+
+        Returns:
+            One row for each feature, best first: `rank`, `feature`, `cv_auc` (out of fold on A), `density` (the share
+            of A's training rows on which it fires), `auc_<B>` of its 1-sparse probe on each B, and `prompts`, those on
+            which it fires most.
+
+        >>> best = study.features("narrow_3", "passages", n=2)
+        >>> list(best["rank"]), len(best["prompts"][0])
+        ([1, 2], 3)
+        """
+        space, train = self.space(sae), self.rows(sae, dataset)
+        table = cells.full(cells.own_template(self.table("transfer")))
+        table = table[(table["space"] == space.name) & (table["train"] == dataset) & (table["probe"] == "sparse_1")]
+        areas = table.pivot_table(index="rank", columns="test", values="auc")
+        ranked = [probe for probe in self.full_probes(space, dataset) if probe.kind == "sparse_1"]
+        rows = []
+        for probe in sorted(ranked, key=lambda probe: probe.rank)[:n]:
+            feature = int(probe.feature_text)
+            about = {"rank": probe.rank, "feature": feature, "cv_auc": probe.feature_cv_auc}
+            fires = float((train.X[:, [feature]] > 0).sum() / len(train))
+            auc = {f"auc_{test}": areas.loc[probe.rank, test] for test in self.datasets if test in areas}
+            prompts = list(self.activating(space, feature, examples)["prompt"])
+            rows.append({**about, "density": fires, **auc, "prompts": prompts})
+        return pd.DataFrame(rows)
+
+    def activating(self, sae: Space | str, feature: int, n: int = 10) -> pd.DataFrame:
+        """The prompts on which a feature fires most, over all datasets under their own templates.
+
+        Returns:
+            At most n rows, the strongest first: `dataset`, `split`, `label`, `activation` and `prompt`.
+
+        Raises:
+            UserError: no such SAE or feature.
+
+        >>> feature = int(study.probe("narrow_3", "passages").feature_text)
+        >>> study.activating("narrow_3", feature, 2)["activation"].is_monotonic_decreasing
+        True
+        """
+        space, parts = self.space(sae), []
+        if not space.sae:
+            raise UserError(f"{space.name} has no features; {closest(space.name, [one.name for one in self.saes])}")
+        for dataset in self.datasets:
+            X, at = self.matrix(space, dataset), self.at(dataset, None)
+            if not 0 <= feature < X.shape[1]:
+                raise UserError(f"{space.name} has no feature {feature}; its {X.shape[1]} features are counted from 0")
+            found = self.prompts(dataset).iloc[at][["split", "label", "prompt"]]
+            parts.append(found.assign(dataset=dataset, activation=X[at][:, [feature]].toarray().ravel()))
+        rows = pd.concat(parts, ignore_index=True)
+        best = rows.iloc[most_active(rows["activation"].to_numpy(), n)].reset_index(drop=True)
+        return best[["dataset", "split", "label", "activation", "prompt"]]
+
     def scores(self, space: Space) -> pd.DataFrame:
         """The scores of every saved probe of a space on every test row, one row a (probe, test row)."""
         folder = self.path(paths.TRANSFER) / space.name
-        if space == VERBAL and not folder.exists():  # `verbal.abstaining` is empty
-            return pd.DataFrame(columns=SCORE_COLUMNS)
-        parts = [files.read_table(folder / f"{dataset}.scores.parquet") for dataset in self.datasets]
-        return pd.concat(parts, ignore_index=True)
+        found = [folder / f"{dataset}.scores.parquet" for dataset in self.datasets]
+        # the model was not asked where `verbal.abstaining` is empty, nor about rows that came with their activations
+        parts = [files.read_table(path) for path in found if space != VERBAL or path.exists()]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=SCORE_COLUMNS)
 
     def resamples(self, space: Space, dataset: str) -> Resampled:
         """The probes and rankings of every bootstrap sample of A's training groups."""
@@ -248,17 +375,66 @@ class Study:
         """What an analysis computed for one part, in full precision."""
         return _cached(files.read_table, self.path(paths.ANALYSES) / name / f"{part}.parquet")
 
-    def results(self, table: str) -> pd.DataFrame:
-        """A table of results/, with typed columns.
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of results/ with typed columns; docs/results.md says what is in each.
 
         Raises:
-            UserError: missing or damaged.
+            UserError: no such table (with the closest names); or it is missing or damaged.
+
+        >>> study.table("transfer")["auc"].dtype
+        dtype('float64')
         """
         from sae_transfer.analyses.analysis_registry import TABLES  # every analysis, which few readers need
 
-        if table not in TABLES:
-            raise UserError(f"table '{table}' is unknown; {closest(table, TABLES)}")
-        return result_tables.read(self.path(paths.RESULTS) / f"{table}.csv", TABLES[table])
+        if name not in TABLES:
+            raise UserError(f"table '{name}' is unknown; {closest(name, TABLES)}")
+        return result_tables.read(self.path(paths.RESULTS) / f"{name}.csv", TABLES[name])
+
+    def headline(self) -> pd.DataFrame:
+        """The cells of the transfer table that the report shows: one row a (space, A, B, kind of probe).
+
+        Probes trained on as many rows as there are, B under its own template, the rank or N that A's training rows
+        chose. `key` names the kind, with its family where a kind has several. Raises as `table`.
+
+        >>> len(study.headline().query("space == 'narrow_3' and key == 'sparse_1' and train == test == 'passages'"))
+        1
+        """
+        return cells.headline(self.table("transfer"))
+
+    def heatmap(self, space: Space | str, key: str = "sparse_1", column: str = "auc") -> "Picture":
+        r"""Train x test of one kind of probe, as a notebook displays it; `.save(path)` writes it.
+
+        Args:
+            space: a residual stream, or an SAE.
+            key: the kind of probe, as in the column `key` of `headline`.
+            column: `auc`, or `delta_residual`, the difference to the residual probe.
+
+        Raises:
+            UserError: no such space, kind or column; or as `table`.
+
+        >>> study.heatmap("narrow_3", "sparse_1")._repr_png_()[:4]
+        b'\x89PNG'
+        """
+        from sae_transfer.report.figures.picture import heatmap  # matplotlib takes half a second
+
+        return heatmap(self.table("transfer"), self.space(space).name, key, column)
+
+
+def _chosen(probes: list[Probe], kind: str, wanted: Mapping[str, int | None], where: str) -> Probe:
+    """The selected probe of a kind, or that of the wanted rank or N."""
+    there = dict.fromkeys(probe.kind for probe in probes)
+    if kind not in there:
+        raise UserError(f"{where}: no {kind} probe here, but {' and '.join(there)}; choose one, or another space")
+    same = [probe for probe in probes if probe.kind == kind]
+    for name, value in wanted.items():
+        if value is None:
+            continue
+        values = [probe.rank if name == "rank" else probe.n_features for probe in same]
+        if value not in values:
+            listed = ", ".join(map(str, sorted(set(values))))
+            raise UserError(f"{where}: no {kind} probe with {name} = {value}; there are {listed}")
+        same = [probe for probe, one in zip(same, values, strict=True) if one == value]
+    return next((probe for probe in same if probe.selected), same[0])
 
     def verdict(self) -> Verdict:
         """The answer of the finished study, with every warning.

@@ -88,6 +88,11 @@ class Plan:
         return [self.params.datasets[name] for name in self.params.study.datasets]
 
     @property
+    def run_on(self) -> list[DatasetParams]:
+        """The datasets that the model runs on: those that bring no activations."""
+        return [dataset for dataset in self.datasets if not dataset.activations]
+
+    @property
     def weights(self) -> int:
         return self.shape.parameters * DTYPE_BYTES[self.params.model.dtype]
 
@@ -101,11 +106,11 @@ class Plan:
 
     @property
     def tokens(self) -> int:
-        return sum(n_prompts(dataset) * LOADERS[dataset.loader].tokens[0] for dataset in self.datasets)
+        return sum(n_prompts(dataset) * LOADERS[dataset.loader].tokens[0] for dataset in self.run_on)
 
     @property
     def flops(self) -> float:
-        lengths = ((n_prompts(dataset), LOADERS[dataset.loader].tokens[0]) for dataset in self.datasets)
+        lengths = ((n_prompts(dataset), LOADERS[dataset.loader].tokens[0]) for dataset in self.run_on)
         return sum(shapes.forward_flops(self.shape, n * length, length) for n, length in lengths)
 
 

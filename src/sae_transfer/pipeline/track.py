@@ -28,7 +28,7 @@ MOST_CELLS = 5000  # of a table: its page takes seconds more for each further 5,
 def run(study: Study) -> None:
     """Brings MLflow to what results say."""
     experiment = os.environ.get("DVC_EXP_NAME", "")
-    name, table, chosen = experiment or models.WORKSPACE, study.results("transfer"), study.params.tracking
+    name, table, chosen = experiment or models.WORKSPACE, study.table("transfer"), study.params.tracking
     origin = git_tags() | read_lock().maker(paths.TRANSFER) | ({"dvc_experiment": experiment} if experiment else {})
     hashes = inputs.read(study)
     pages = dict(chain(_pages(study), _pictures(study)))
@@ -83,7 +83,7 @@ def _tables(study: Study, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     from sae_transfer.analyses.analysis_registry import TABLES
 
     found = {"transfer": contents.transfer_table(table)}
-    found |= {name: study.results(name) for name in TABLES if name not in found}
+    found |= {name: study.table(name) for name in TABLES if name not in found}
     return {name: each for name, each in found.items() if 0 < each.size <= MOST_CELLS}
 
 

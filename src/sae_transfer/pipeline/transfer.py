@@ -63,7 +63,7 @@ def transfer_item(study: Study, space: Space, train: str) -> list[Path]:
     for test in study.datasets:
         for where in conditions(study, train, test):
             for probes, matrices, residual in tested.on(where):
-                found = scoring.transfer(probes, matrices, where.rows, residual)
+                found = scoring.evaluated(probes, matrices, where.rows, residual)
                 rows += [{**_about(study, space), **where.columns, **row} for row in found]
                 scores.append(_scores([p for p in probes if p.kind not in kinds(repeated=True)], matrices, where))
     stem = study.path(paths.TRANSFER) / space.name
@@ -148,11 +148,15 @@ class _Fitted:
 
 
 class _Text:
-    """Probes on the words of the prompts, which are trained here: nothing else reads them."""
+    """Probes on the words of the prompts, which are trained here: nothing else reads them.
+
+    Datasets of activations without prompts have none, and are none to test on.
+    """
 
     def __init__(self, study: Study, _space: Space, train: str) -> None:
         self.study, at = study, study.at(train)
         rows = study.labelled(at, train, at)
+        sizes = study.sizes(rows.labels) if study.params.datasets[train].has_prompts else ()
         self.by_size = {
             len(size): text_probes.text_probes(
                 {name: X[at][size] for name, X in self._read(train).items()},
@@ -161,7 +165,7 @@ class _Text:
                 study.seed,
                 study.params.probe,
             )
-            for size in study.sizes(rows.labels)
+            for size in sizes
         }
 
     def _read(self, dataset: str) -> text_probes.TextRows:
@@ -169,6 +173,8 @@ class _Text:
         return text_probes.text_rows(*(list(table[part]) for part in ("prompt", "context", "question")))
 
     def on(self, where: Condition) -> Iterator[Tested]:
+        if not self.study.params.datasets[where.test].has_prompts:
+            return
         matrices = {name: X[where.at] for name, X in self._read(where.test).items()}
         for probes in self.by_size.values():
             yield probes, matrices, None

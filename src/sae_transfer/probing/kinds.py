@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from scipy import sparse
+
 from sae_transfer.core.arrays import Ints
+from sae_transfer.core.errors import UserError, closest
 from sae_transfer.core.space import Space
 from sae_transfer.probing import controls, residual_probes, sae_probes
 from sae_transfer.probing.cross_validation import cross_validate
@@ -153,10 +156,18 @@ def selected(fitted: Sequence[Probe], kind: str) -> Probe:
     return next(probe for probe in fitted if probe.kind == kind and probe.selected)
 
 
+METHODS: dict[str, Callable[..., list[Probe]]] = {
+    "residual": residual_probes.residual,
+    "mean_difference": residual_probes.mean_difference,
+    "sparse_1": sae_probes.sparse_probes,
+    "sparse_n": sae_probes.sparse_probes,
+}
+"""How each kind of probe is trained on rows alone."""
+
 TRAININGS: dict[Literal["residual", "sae"], tuple[Train, ...]] = {
     "residual": (
         validated(residual_probes.residual_by_both_rules),
-        validated(residual_probes.mean_difference),
+        validated(METHODS["mean_difference"]),
         _shuffled_residual,
         validated(residual_probes.pca),
     ),
@@ -187,6 +198,29 @@ def fit(space: Space, train: Rows | Sources, seed: int = 0, params: ProbeParams 
     for training in TRAININGS["residual" if space.is_residual else "sae"]:
         fitted += training(of, fitted, seed, chosen)
     return fitted
+
+
+def fit_kinds(chosen: Sequence[str], train: Rows, seed: int = 0, params: ProbeParams | None = None) -> list[Probe]:
+    """The probes of some kinds alone, the same as among all that `fit` gives on these rows.
+
+    Args:
+        chosen: of `METHODS`.
+        train: A's training rows; sparse kinds need columns that are never negative, the others dense rows.
+        seed: of the folds.
+        params: how probes are trained.
+
+    Raises:
+        UserError: an unknown kind (with the closest names), rows of the wrong sort, or as `fit`.
+    """
+    for kind in chosen:
+        if kind not in METHODS:
+            raise UserError(f"probe '{kind}' is unknown; {closest(kind, METHODS)}")
+        if sparse.issparse(train.X) and METHODS[kind] is not sae_probes.sparse_probes:
+            raise UserError(f"the {kind} probe reads dense rows, and X is sparse; give X.toarray()")
+    of, trained = Sources(train), list[Probe]()
+    for method in dict.fromkeys(METHODS[kind] for kind in chosen):
+        trained += validated(method)(of, [], seed, params or ProbeParams())
+    return [probe for probe in trained if probe.kind in chosen]
 
 
 def key(kind: str, family: str) -> str:

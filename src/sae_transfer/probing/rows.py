@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sae_transfer.core.arrays import Matrix
+from sae_transfer.probing import own_arrays
 from sae_transfer.stats.folds import assign_folds
 
 
@@ -22,6 +23,33 @@ class Rows:
     labels: NDArray[np.int_]
     groups: NDArray[np.str_]
     ids: NDArray[np.str_] | None = None
+
+    @classmethod
+    def of(cls, X: Any, y: Any, groups: Any = None, ids: Any = None) -> "Rows":
+        """Rows of a person's own arrays, checked.
+
+        Args:
+            X: [n, d], numbers that are finite: a NumPy array, nested lists, a DataFrame, a scipy.sparse matrix, or a
+                dense torch tensor.
+            y: [n], labels of 0 and 1, of False and True, or of -1 and 1.
+            groups: [n], the group of each row (a passage, an entity); by default each row is a group of its own.
+            ids: [n], names of the rows.
+
+        Raises:
+            UserError: something else is given; the message says what, and where.
+
+        >>> rows = Rows.of([[0.5, 1.0], [2.0, 0.0], [0.1, 0.9], [1.5, 0.2]], [True, False, True, False])
+        >>> rows.labels.tolist(), rows.n_groups
+        ([1, 0, 1, 0], 4)
+        >>> Rows.of([[0.5], [float("nan")]], [1, 0])
+        Traceback (most recent call last):
+        sae_transfer.core.errors.UserError: X has nan in row 1, column 0; leave that row out or mend it
+        """
+        found = own_arrays.matrix(X)
+        n = found.shape[0]
+        rows = [f"row {i}" for i in range(n)] if groups is None else groups
+        named = None if ids is None else own_arrays.names(ids, n, "ids")
+        return cls(found, own_arrays.labels(y, n), own_arrays.names(rows, n, "groups"), named)
 
     def __len__(self) -> int:
         return len(self.labels)

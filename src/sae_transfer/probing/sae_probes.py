@@ -65,7 +65,17 @@ def sparse_1(train: Rows, feature_ids: Ints, ranking: Rule = "auc") -> list[Prob
     scale, bias = fit_columns(columns, len(feature_ids), train.labels, np.ones(len(train), dtype=bool))
     return [
         Probe(
-            "sparse_1", "sparse_1", scale[[i]], float(bias[i]), feature_ids[[i]], 1.0, i + 1, 0, i == 0, "rms", ranking
+            "sparse_1",
+            "sparse_1",
+            scale[[i]],
+            float(bias[i]),
+            feature_ids[[i]],
+            C=1.0,
+            rank=i + 1,
+            selected=i == 0,
+            scaling="rms",
+            ranking=ranking,
+            width=train.X.shape[1],
         )
         for i in range(len(feature_ids))
     ]
@@ -83,7 +93,16 @@ def sparse_n(
     """L2 logistic regression on the features; `ranking` is the rule that chose them."""
     weights, bias = fit_path(_dense(train.X, feature_ids), train.labels, [C], scaling)[0]
     return Probe(
-        "sparse_n", "sparse_n", weights, bias, feature_ids, C, selected=selected, scaling=scaling, ranking=ranking
+        "sparse_n",
+        "sparse_n",
+        weights,
+        bias,
+        feature_ids,
+        C,
+        selected=selected,
+        scaling=scaling,
+        ranking=ranking,
+        width=train.X.shape[1],
     )
 
 

@@ -18,7 +18,7 @@ NO_LAYER = "a space without a layer"
 MEANS = ("auc", "accuracy", "delta_residual")  # what a mean over repeats has an interval for
 
 
-def transfer(
+def evaluated(
     probes: Sequence[Probe],
     matrices: Mapping[str, Matrix],
     test: Evaluation,

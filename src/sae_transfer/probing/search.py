@@ -16,6 +16,7 @@ from scipy import sparse
 from scipy.special import expit
 
 from sae_transfer.core.arrays import Floats, Ints
+from sae_transfer.probing import own_arrays
 
 MIN_ROWS = 10  # a feature firing on fewer training rows is left out
 L2 = 1.0  # C = 1: without a penalty the scale of a separable feature diverges
@@ -65,7 +66,7 @@ def rank_features(
         rule: what decides the order; AUC and log loss are computed under either.
 
     Raises:
-        ValueError: an activation that is negative or not finite.
+        UserError: an activation that is negative or not finite.
     """
     columns = _checked(features)
     firing = np.diff(columns.indptr)
@@ -100,7 +101,7 @@ def entries(features: sparse.sparray) -> Entries:
     """The non-zeros of some columns [n, m], in the order that the search works through them.
 
     Raises:
-        ValueError: an activation that is negative or not finite.
+        UserError: an activation that is negative or not finite.
     """
     columns = _checked(features)
     column = np.repeat(np.arange(columns.shape[1]), np.diff(columns.indptr))
@@ -113,8 +114,8 @@ def _checked(features: sparse.sparray) -> sparse.csc_array:
     """A copy by columns without stored zeros, which would pass for a feature that fires."""
     columns = sparse.csc_array(features, copy=True)
     columns.eliminate_zeros()
-    if not (np.isfinite(columns.data) & (columns.data > 0)).all():
-        raise ValueError("SAE activations must be finite and not negative")
+    own_arrays.check_finite(columns, "an SAE's activations")
+    own_arrays.check_not_negative(columns, "an SAE's activations")
     return columns
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from sae_transfer.probing.activating import most_active
 from sae_transfer.report.heatmap_tables import exact, square
 from sae_transfer.results import cells
 
@@ -83,8 +84,7 @@ def behaviour(
 
 def _most_active(column: Any, texts: pd.DataFrame) -> list[Example]:
     values: NDArray[Any] = np.asarray(column.toarray()).ravel()
-    best = [row for row in np.argsort(-values, kind="stable")[:EXAMPLES] if values[row] > 0]
-    return [_example(texts.iloc[row], float(values[row])) for row in best]
+    return [_example(texts.iloc[row], float(values[row])) for row in most_active(values, EXAMPLES)]
 
 
 def _wrong(scores: pd.DataFrame, prompts: Mapping[str, pd.DataFrame]) -> dict[tuple[str, int], list[Example]]:

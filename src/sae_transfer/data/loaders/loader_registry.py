@@ -25,6 +25,8 @@ class DatasetParams(ParamsSection):
     `path` is one file or folder, so that DVC can depend on it. `train_files` and `test_files` name files inside the
     folder; with `test_files`, train and test rows come from their own files, else all rows are one pool.
     `questions` says what a repeated question means (see `splits`); by default, what the loader's dataset needs.
+    `activations` is a file with the residual streams of the rows, in their order, which another tool made (see
+    `artifacts.imported`): then no model runs on them.
     """
 
     loader: str
@@ -37,6 +39,7 @@ class DatasetParams(ParamsSection):
     variations: tuple[str, ...] = ()
     questions: Questions | None = None
     columns: Columns = Columns()
+    activations: Path | None = None
 
     @field_validator("loader")
     @classmethod
@@ -53,12 +56,20 @@ class DatasetParams(ParamsSection):
             raise ValueError(f"{min(twice)} is both in train_files and in test_files")
         if "columns" in self.model_fields_set and self.loader != "table":
             raise ValueError(f"columns are for the loader table, not for {self.loader}")
+        if self.activations and self.variations:
+            raise ValueError("activations are of one prompt for each row; delete variations")
         return self
 
     @property
     def raw_files(self) -> list[Path]:
         """What is read of it: files, or one folder."""
-        return [self.path / file for file in (*self.train_files, *self.test_files)] or [self.path]
+        rows = [self.path / file for file in (*self.train_files, *self.test_files)] or [self.path]
+        return [*rows, *([self.activations] if self.activations else [])]
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether its rows have texts; imported activations may come with ids alone, which stand in their place."""
+        return self.columns.prompt != self.columns.id
 
     @property
     def question_rule(self) -> Questions:
