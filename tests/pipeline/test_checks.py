@@ -91,7 +91,7 @@ def assign(params, *path, value):
         ),
         (lambda p: assign(p, "datasets", "sums", "path", value="data/external/mine"), "mine: not found; correct it"),
         (
-            lambda p: assign(p, "model", "identity", value="models/other"),
+            lambda p: assign(p, "model", "name", value="models/other"),
             "models/other: not found; `dvc pull models.dvc`",
         ),
         (
@@ -239,7 +239,7 @@ def test_names_that_are_no_list_are_told(project, names):
 
 
 def test_a_study_without_saes_is_one(project):
-    project["study"] |= {"saes": [], "saes_identity": "nowhere"}
+    project["study"] |= {"saes": []}
     assert check(project) == []
 
 

@@ -41,8 +41,8 @@ ROOT = Path(__file__).parents[2]
 RULES, SCALINGS = ("auc", "mean_difference"), ("rms", "standard", "none")
 PLANTED = {"alpha": {SHARED: (0.3, 0.6), SPURIOUS: (0.2, 0.6)}, "beta": {SHARED: (0.3, 0.6), SPURIOUS: (0.4, 0.4)}}
 PARAMS = demo_params.demo(
-    study={"datasets": ["alpha", "beta"], "saes": ["small", "other"], "saes_identity": "models/demo/saes"},
-    model={"name": "models/demo/model", "identity": "models/demo/model", "layers": [2]},
+    study={"datasets": ["alpha", "beta"], "saes": ["small", "other"]},
+    model={"name": "models/demo/model", "layers": [2]},
     saes={name: {"layer": 2, "path": f"models/demo/saes/{name}"} for name in ("small", "other")},
     datasets={
         name: {"loader": "table", "path": f"data/demo/{name}.jsonl", "n_train": 120, "n_test": 60} for name in PLANTED

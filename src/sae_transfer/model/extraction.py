@@ -12,6 +12,7 @@ import numpy as np
 
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.hashing import digest
+from sae_transfer.model import pins
 from sae_transfer.model.loading import decoder_layers, input_device
 from sae_transfer.model.model_params import ModelParams
 from sae_transfer.model.tokens import Tokens, tokenise
@@ -190,7 +191,7 @@ def identity(
 
     return {
         "model": params.name,
-        "source": str(params.identity),
+        "source": str(params.folder or pins.FILE),
         **weights,
         "dtype": params.dtype,
         "device": input_device(model).type,

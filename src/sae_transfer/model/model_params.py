@@ -1,11 +1,14 @@
 """The sections `model` and `saes` of the params: what is loaded, and how it is run."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from sae_transfer.core.params_section import ParamsSection
+
+HUB_ID = re.compile(r"(?!models/)\w[\w.-]*(/\w[\w.-]*)?")
 
 
 class SaeParams(ParamsSection):
@@ -31,14 +34,12 @@ class SaeParams(ParamsSection):
 class ModelParams(ParamsSection):
     """The model and how it is run: all of it is part of what identifies an activation.
 
-    `name` is a folder or a hub id; `identity` is what DVC depends on in its place: the folder, or the pins of a hub
-    model (see `pins`), whose commit is loaded. `position` is explained in `tokens`. `device_map: auto` spreads a model
-    larger than the GPU over GPUs, host memory and disk (with accelerate); `max_memory` bounds each of them:
-    {"0": 70GiB, cpu: 100GiB}.
+    `name` is a folder or a hub id, of which the pinned commit is loaded (see `pins`). `position` is explained in
+    `tokens`. `device_map: auto` spreads a model larger than the GPU over GPUs, host memory and disk (with accelerate);
+    `max_memory` bounds each of them: {"0": 70GiB, cpu: 100GiB}.
     """
 
     name: str
-    identity: Path
     revision: str | None = None
     layers: tuple[int, ...] = Field(min_length=1)
     dtype: Literal["float32", "bfloat16"] = "float32"  # never float16: Gemma overflows
@@ -52,6 +53,12 @@ class ModelParams(ParamsSection):
     prepend_bos: bool = False  # before prompts to which the tokenizer adds none (GPT-2), for SAEs that were trained so
     truncate: bool = False
     trust_remote_code: bool = False
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that `name` means; None for a hub id."""
+        path = Path(self.name)
+        return path if path.is_dir() or not HUB_ID.fullmatch(self.name) else None
 
     @field_validator("layers")
     @classmethod

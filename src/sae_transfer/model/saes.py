@@ -34,15 +34,14 @@ ALIASES = {"gpt2-small": "gpt2", "meta-llama-3.1-8b-instruct": "llama-3.1-8b-ins
 HARMLESS = {"fold_ln", "fold_value_biases", "center_unembed", "n_devices", "device", "device_map", "dtype"}
 
 
-def load_sae(name: str, params: SaeParams, identity: Path = Path()) -> Any:
+def load_sae(name: str, params: SaeParams) -> Any:
     """The SAE in float32, checked against the layer that params name.
 
     Its `cfg.metadata.revision` is the commit that it came from, `pinned` whether it was asked for; None for a folder.
 
     Args:
         name: its name in params, for messages.
-        params: where it is.
-        identity: the pins file with the commit to load (`study.saes_identity`); a folder pins nothing.
+        params: where it is; of a release the pinned commit is loaded.
 
     Raises:
         UserError: not found, damaged, gated or out of reach; its hook is at another place; or it expects activations
@@ -51,7 +50,7 @@ def load_sae(name: str, params: SaeParams, identity: Path = Path()) -> Any:
     if params.path is not None and not params.path.is_dir():
         raise _not_found(name, params.path)
     device = available_device(params.device, f"saes.{name}.device")
-    pinned = None if params.release is None else pins.commit(identity, repository(params.release))
+    pinned = None if params.release is None else pins.commit(repository(params.release))
     from sae_lens import SAE
     from safetensors import SafetensorError
 

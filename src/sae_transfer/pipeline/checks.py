@@ -16,7 +16,9 @@ from sae_transfer.data.example import Example
 from sae_transfer.data.loaders import loader_registry
 from sae_transfer.data.overlap import overlapping
 from sae_transfer.data.sources import restore_command
+from sae_transfer.model import pins
 from sae_transfer.model.saes import layer_of
+from sae_transfer.pipeline import presets
 from sae_transfer.pipeline.params import Params
 from sae_transfer.stats.intervals import MIN_GROUPS, effective_groups
 
@@ -30,9 +32,10 @@ def check(params: Params) -> list[str]:
         UserError: something would stop the study later: a file that is not there, a dataset that does not fill its
             quotas, a layer beyond the model, an SAE that does not fit the model. The message names the param.
     """
-    _check_there("model.identity", params.model.identity)
-    if params.study.saes:
-        _check_there("study.saes_identity", params.study.saes_identity)
+    if params.model.folder is not None:
+        _check_there("model.name", params.model.folder)
+    for repository in presets.from_hub(params):
+        pins.entry(*repository)
     config = _json(Path(params.model.name) / "config.json")
     _check_layers(params, config.get("text_config", config))
     for name in params.study.saes:

@@ -82,7 +82,7 @@ def score(
     model, tokenizer = loading.load_model(chosen)
     X: Any = extraction.residual_stream(model, tokenizer, prompts, chosen, progress)[layer]
     if space.sae:
-        sae = saes.load_sae(space.sae, study.params.saes[space.sae], study.params.study.saes_identity)
+        sae = saes.load_sae(space.sae, study.params.saes[space.sae])
         X = encoding.encode(sae, space.sae, X).features
     scores = probe.score(X)
     probabilities = probe.probability(scores)

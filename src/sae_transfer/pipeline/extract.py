@@ -14,7 +14,7 @@ from sae_transfer.pipeline.study import Study, prompt_ids
 
 FLOAT32 = 4  # bytes
 # Where the model runs, and what is kept together, does not decide what a prompt's residual stream is.
-NOT_IDENTITY = {"identity", "layers", "device", "device_map", "max_memory", "shard_rows"}
+NOT_IDENTITY = {"layers", "device", "device_map", "max_memory", "shard_rows"}
 
 
 def run(study: Study) -> None:

@@ -49,11 +49,10 @@ def _keys_as_text(section: Any) -> Any:
 
 
 class StudyParams(ParamsSection):
-    """Section `study`: the datasets and SAEs that the study is made of, and what pins the SAEs' weights."""
+    """Section `study`: the datasets and SAEs that the study is made of."""
 
     datasets: Names
     saes: Names
-    saes_identity: Path
 
 
 class Params(ParamsSection):
