@@ -18,7 +18,7 @@ from sae_transfer.data.overlap import overlapping
 from sae_transfer.data.sources import restore_command
 from sae_transfer.model import pins
 from sae_transfer.model.saes import layer_of
-from sae_transfer.pipeline import presets
+from sae_transfer.pipeline import presets, versioning
 from sae_transfer.pipeline.params import Params
 from sae_transfer.stats.intervals import MIN_GROUPS, effective_groups
 
@@ -40,7 +40,14 @@ def check(params: Params) -> list[str]:
     _check_layers(params, config.get("text_config", config))
     for name in params.study.saes:
         _check_sae(params, name, config.get("text_config", config))
-    return notes(params)
+    return [*versioning.unkept(_read(params)), *notes(params)]
+
+
+def _read(params: Params) -> list[Path]:
+    """The files and folders that the study reads, wherever they lie."""
+    raw = [path for name in params.study.datasets for path in params.datasets[name].raw_files]
+    saes = [params.saes[name].path for name in params.study.saes]
+    return [path for path in (params.model.folder, *saes, *raw) if path is not None]
 
 
 def _check_there(param: str, path: Path) -> None:
