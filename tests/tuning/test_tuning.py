@@ -523,7 +523,7 @@ def test_a_study_or_storage_that_is_not_there_is_one_line(project):
     swept(trials=1)
     with pytest.raises(UserError, match=r"study r: not in studies \(known: s\); `make sweep STUDY=r` starts it"):
         optuna_studies.records("studies", "r")
-    with pytest.raises(UserError, match=r"study .\.\./s.: a name is letters"):
+    with pytest.raises(UserError, match=r"study .\.\./s.: a name has letters"):
         swept("../s")
     for storage in ("sqlite:////nosuch/folder/x.db", "nosuch://x", "redis://127.0.0.1:1"):
         with pytest.raises(UserError, match=storage) as caught:

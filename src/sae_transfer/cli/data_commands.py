@@ -45,9 +45,7 @@ def fetch(
         tracked = versioning.track(sources.EXTERNAL / name)
         lines = tracked.with_name(".gitignore")  # where DVC notes that git shall leave the data alone
         what = f"brought {', '.join(path.name for path in brought)}" if brought else "already there"
-        print(
-            f"{sources.EXTERNAL / name}: {what}\n  licence: {source.licence}\n  to commit: {tracked} {lines}"
-        )
+        print(f"{sources.EXTERNAL / name}: {what}\n  licence: {source.licence}\n  to commit: {tracked} {lines}")
 
 
 def check(

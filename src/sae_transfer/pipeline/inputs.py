@@ -5,6 +5,7 @@ who pulled the results can go on without them: what is not there keeps the hash 
 the commit that it is pinned to.
 """
 
+import json
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ CACHE = paths.INPUTS.with_name(".hashes.json")  # of large files, for the next r
 def run(study: Study) -> None:
     """Hashes what is there and writes the file where anything differs."""
     path = study.path(paths.INPUTS)
-    known = files.read_json(path) if path.exists() else {}
+    known = _known(path)
     of = _Inputs(study, known)
     found = {
         "datasets": {
@@ -34,13 +35,22 @@ def run(study: Study) -> None:
         files.write_json(path, found)
 
 
+def _known(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # no run yet, or it is damaged: everything is hashed anew
+        return {}
+
+
 def read(study: Study) -> dict[str, Any]:
     """The hashes: `datasets` by name, `model`, `saes` by name; `read` is where they were.
 
     Raises:
-        UserError: the stage has not run.
+        UserError: the stage has not run, or its file is damaged.
     """
-    found: dict[str, Any] = files.read_json(study.path(paths.INPUTS))
+    found = files.read_json(path := study.path(paths.INPUTS))
+    if not (isinstance(found, dict) and {"datasets", "model", "saes"} <= found.keys()):
+        raise files.damaged(path, ValueError("no hashes of datasets, model and SAEs"))
     return found
 
 
