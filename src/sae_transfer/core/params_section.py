@@ -1,16 +1,18 @@
 """Sections of params.yaml: frozen and strict, with a message that helps whoever mistyped a key."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from sae_transfer.core.errors import UserError, closest
 
 PARAMS_FILE = Path("params.yaml")
 MOST_VALUES = 100_000  # in a params file
+LONGEST_FILE_NAME = 255  # bytes
 LONGEST_SHOWN = 80  # characters of a value or a key in a message
 
 
@@ -26,6 +28,17 @@ S = TypeVar("S", bound=ParamsSection)
 def _as_text(names: Any) -> Any:
     return tuple(map(str, names)) if isinstance(names, list | tuple) else names
 
+
+def _is_place(path: Path) -> Path:
+    if "\0" in str(path) or any(len(os.fsencode(part)) > LONGEST_FILE_NAME for part in path.parts):
+        raise ValueError("no file can have this name; correct it")
+    if Path.cwd().is_relative_to(os.path.realpath(path)):
+        raise ValueError("is the whole project or a folder around it; name a file or folder in it")
+    return path
+
+
+Place = Annotated[Path, AfterValidator(_is_place)]
+"""Where something to read lies: a file or a folder, in the project or elsewhere."""
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_text)]
 """Names of datasets or SAEs in a list; YAML reads a dataset named 2024 as a number."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sae_transfer.core.params_section import ParamsSection
+from sae_transfer.core.params_section import ParamsSection, Place
 
 HUB_ID = re.compile(r"(?!models/)\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -18,7 +18,7 @@ class SaeParams(ParamsSection):
     """
 
     layer: int = Field(ge=0)
-    path: Path | None = None
+    path: Place | None = None
     release: str | None = None
     id: str | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
