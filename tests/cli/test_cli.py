@@ -21,11 +21,12 @@ from sae_transfer.core import files
 from sae_transfer.core.errors import UserError
 from sae_transfer.demo import generated
 from sae_transfer.pipeline import __main__ as stages
+from sae_transfer.pipeline.params import Params
 
 ROOT = Path(__file__).parents[2]
 PARAMS = demo_params.demo(
-    study={"datasets": ["alpha", "beta"], "saes": ["narrow_2", "gemma-2.5"], "saes_identity": "models/demo/saes"},
-    model={"name": "models/demo/model", "identity": "models/demo/model", "layers": [2]},
+    study={"datasets": ["alpha", "beta"], "saes": ["narrow_2", "gemma-2.5"]},
+    model={"name": "models/demo/model", "layers": [2]},
     saes={name: {"layer": 2, "path": f"models/demo/saes/{name}"} for name in ("narrow_2", "gemma-2.5")},
     datasets={
         name: {"loader": "table", "path": f"data/demo/{name}.jsonl", "n_train": 4, "n_test": 4}
@@ -264,6 +265,11 @@ def test_a_stage_with_a_missing_input_names_what_brings_it(stage, verb):
 def test_data_that_only_a_later_stage_reads_are_not_needed_again(project, stage):
     """A colleague who pulled results has no raw data: what is not there keeps the hash that it had."""
     known = {"datasets": {"alpha": "1", "beta": "2"}, "model": "3", "saes": {"narrow_2": "4", "gemma-2.5": "5"}}
+    params = Params.read()
+    known["read"] = {f"datasets {name}": [str(params.datasets[name].path)] for name in ("alpha", "beta")}
+    known["read"] |= {f"saes {name}": [str(sae.path)] for name, sae in params.saes.items()} | {
+        "model": [params.model.name]
+    }
     files.write_json(project / "artifacts/inputs.json", known)
     assert stage("inputs") == (0, "", "")
     assert files.read_json(project / "artifacts/inputs.json") == known

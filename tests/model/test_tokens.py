@@ -47,7 +47,7 @@ def encoder():
 @pytest.fixture
 def tokens(tokenizers, model, encoder):
     def of(family, prompts, chat=None, **options):
-        params = ModelParams(name="m", identity="m", layers=(0,), **options)
+        params = ModelParams(name="m", layers=(0,), **options)
         return tokenise(encoder if family == "bert" else model, tokenizers[family], prompts, params, chat)
 
     return of
@@ -170,7 +170,7 @@ def test_a_bos_can_be_put_before_gpt2s_prompts(tokens, tokenizers):
 
 
 def test_a_tokenizer_that_does_not_know_its_characters_has_no_last_content(model):
-    params = ModelParams(name="m", identity="m", layers=(0,), position="last_content")
+    params = ModelParams(name="m", layers=(0,), position="last_content")
     small = LlamaModel(LlamaConfig(vocab_size=2, hidden_size=4, num_attention_heads=1, num_hidden_layers=0))
     with pytest.raises(UserError, match=r"which characters a token stands for; set model\.position: last"):
         tokenise(small, CanineTokenizer(), ["a"], params)

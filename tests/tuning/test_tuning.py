@@ -40,8 +40,8 @@ ROOT = Path(__file__).parents[2]
 RULES, SCALINGS = ("auc", "mean_difference"), ("rms", "standard", "none")
 PLANTED = {"alpha": {SHARED: (0.3, 0.6), SPURIOUS: (0.2, 0.6)}, "beta": {SHARED: (0.3, 0.6), SPURIOUS: (0.4, 0.4)}}
 PARAMS = demo_params.demo(
-    study={"datasets": ["alpha", "beta"], "saes": ["small", "other"], "saes_identity": "models/demo/saes"},
-    model={"name": "models/demo/model", "identity": "models/demo/model", "layers": [2]},
+    study={"datasets": ["alpha", "beta"], "saes": ["small", "other"]},
+    model={"name": "models/demo/model", "layers": [2]},
     saes={name: {"layer": 2, "path": f"models/demo/saes/{name}"} for name in ("small", "other")},
     datasets={
         name: {"loader": "table", "path": f"data/demo/{name}.jsonl", "n_train": 120, "n_test": 60} for name in PLANTED
@@ -565,7 +565,7 @@ def test_a_study_or_storage_that_is_not_there_is_one_line(project):
     swept(trials=1)
     with pytest.raises(UserError, match=r"study r: not in studies \(known: s\); `make sweep STUDY=r` starts it"):
         optuna_studies.records("studies", "r")
-    with pytest.raises(UserError, match=r"study .\.\./s.: a name is letters"):
+    with pytest.raises(UserError, match=r"study .\.\./s.: a name has letters"):
         swept("../s")
     for storage in ("sqlite:////nosuch/folder/x.db", "nosuch://x", "redis://127.0.0.1:1"):
         with pytest.raises(UserError, match=storage) as caught:

@@ -12,7 +12,7 @@ import numpy as np
 
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.hashing import digest
-from sae_transfer.model import invariance
+from sae_transfer.model import invariance, pins
 from sae_transfer.model.invariance import LIMIT, Batching
 from sae_transfer.model.loading import decoder_layers, input_device
 from sae_transfer.model.model_params import ModelParams
@@ -62,7 +62,6 @@ def measured(model: "PreTrainedModel", tokens: Tokens, params: ModelParams) -> B
     Raises:
         UserError: as `invariance.measure`.
     """
-
     every_layer = decoder_layers(model)[1]
     layers = {layer: every_layer[layer] for layer in params.layers}
 
@@ -275,7 +274,7 @@ def identity(
 
     return {
         "model": params.name,
-        "source": str(params.identity),
+        "source": str(params.folder or pins.FILE),
         **weights,
         "dtype": params.dtype,
         "device": input_device(model).type,

@@ -235,7 +235,7 @@ def weights_identity(params: ModelParams) -> dict[str, str | bool | None]:
     """
     folder = Path(params.name)
     if not folder.is_dir():
-        pinned = pins.commit(params.identity, params.name, params.revision)
+        pinned = pins.commit(params.name, params.revision, params.root)
         commit = _resolved_revision(params, local_files_only=True)
         return {"revision": commit, "pinned": commit == pinned, "weights_sha256": None}
     digest = hashlib.sha256()
@@ -247,12 +247,11 @@ def weights_identity(params: ModelParams) -> dict[str, str | bool | None]:
 
 def _source(params: ModelParams) -> dict[str, Any]:
     """The arguments that make config, tokenizer and weights come from one commit."""
-    local = Path(params.name).is_dir()
-    if not local and Path(params.name) == params.identity:  # meant as a folder; the hub need not be asked
-        if params.identity.parts[0] == "models":
-            raise files.missing(params.identity)
+    if params.folder is not None and not params.folder.is_dir():  # the hub need not be asked
+        if (remedy := files.restore_command(params.folder)) is not None:
+            raise files.missing(params.folder, remedy)
         raise UserError(f"model {params.name}: no such folder; correct model.name")
-    revision = "main" if local else _resolved_revision(params)
+    revision = "main" if params.folder is not None else _resolved_revision(params)
     return {"revision": revision, "trust_remote_code": params.trust_remote_code}
 
 
@@ -265,7 +264,7 @@ def _resolved_revision(params: ModelParams, local_files_only: bool = False) -> s
 
 
 def _wanted(params: ModelParams) -> str:
-    return pins.commit(params.identity, params.name, params.revision) or params.revision or "main"
+    return pins.commit(params.name, params.revision, params.root) or params.revision or "main"
 
 
 def _config(params: ModelParams, source: dict[str, Any]) -> "PretrainedConfig":

@@ -52,15 +52,14 @@ TEXT_MODEL = r"(?:(?:model|transformer|gpt_neox|language_model|text_model|decode
 AFTER, BEFORE = {"", ".output", ".hook_resid_post", ".hook_out"}, {".hook_resid_pre", ".hook_in", ".input"}
 
 
-def load_sae(name: str, params: SaeParams, identity: Path = Path()) -> Any:
+def load_sae(name: str, params: SaeParams) -> Any:
     """The SAE in float32, checked against the layer that params name.
 
     Its `cfg.metadata.revision` is the commit that it came from, `pinned` whether it was asked for; None for a folder.
 
     Args:
         name: its name in params, for messages.
-        params: where it is.
-        identity: the pins file with the commit to load (`study.saes_identity`); a folder pins nothing.
+        params: where it is; of a release the pinned commit is loaded.
 
     Raises:
         UserError: not found, damaged, gated or out of reach; its hook is at another place; or it expects activations
@@ -69,7 +68,7 @@ def load_sae(name: str, params: SaeParams, identity: Path = Path()) -> Any:
     if params.path is not None and not params.path.is_dir():
         raise _not_found(name, params.path)
     device = available_device(params.device, f"saes.{name}.device")
-    pinned = None if params.release is None else pins.commit(identity, repository(params.release))
+    pinned = None if params.release is None else pins.commit(repository(params.release), root=params.root)
     from sae_lens import SAE
     from safetensors import SafetensorError
 
@@ -162,7 +161,11 @@ def _check_kind(name: str, sae: Any) -> None:
     kind, metadata = str(sae.cfg.architecture()), sae.cfg.metadata
     out = metadata.hook_name_out or metadata.hf_hook_name_out
     read = metadata.hook_name or metadata.hf_hook_name
-    if "transcoder" in kind or (out is not None and out != read) or getattr(sae.cfg, "d_out", sae.cfg.d_in) != sae.cfg.d_in:
+    if (
+        "transcoder" in kind
+        or (out is not None and out != read)
+        or getattr(sae.cfg, "d_out", sae.cfg.d_in) != sae.cfg.d_in
+    ):
         raise UserError(
             f"saes.{name}: not supported: a transcoder ({kind}); it does not reconstruct what it reads; choose an SAE"
         )
@@ -277,8 +280,12 @@ def check_fits(
         problems.append(f"was trained on {trained_on}, but model.name is {made['model']}")
     trained_at = _revision(metadata)
     if on_hub and trained_at is not None and trained_at not in (revision, made["revision"]):
-        problems.append(f"was trained on revision {trained_at}, but model.revision is {revision}; set it to {trained_at}")
-    if metadata.prepend_bos and made["adds_bos"] is False:  # None: there is no BOS, and loaders that say so say too much
+        problems.append(
+            f"was trained on revision {trained_at}, but model.revision is {revision}; set it to {trained_at}"
+        )
+    if (
+        metadata.prepend_bos and made["adds_bos"] is False
+    ):  # None: there is no BOS, and loaders that say so say too much
         problems.append("was trained on prompts that start with BOS, and these do not; set model.prepend_bos: true")
     if problems and not params.override:
         raise UserError(

@@ -52,7 +52,9 @@ def load(name: str, source: Mapping[str, Any]) -> "PreTrainedTokenizerBase":
         tokenizer.reference = reference
     wanted = {file for file in tokenizer.vocab_files_names.values() if isinstance(file, str)}
     if wanted and reference is None and not any(_file(name, file, source) for file in sorted(wanted)):
-        raise UserError(f"model {name}: no tokenizer files ({' or '.join(sorted(wanted))}); put them beside its weights")
+        raise UserError(
+            f"model {name}: no tokenizer files ({' or '.join(sorted(wanted))}); put them beside its weights"
+        )
     return tokenizer
 
 

@@ -16,8 +16,9 @@ from sae_transfer.data.example import Example
 from sae_transfer.data.loaders import loader_registry
 from sae_transfer.data.overlap import overlapping
 from sae_transfer.data.sources import restore_command
+from sae_transfer.model import pins
 from sae_transfer.model.saes import layer_of
-from sae_transfer.pipeline import imports, presets
+from sae_transfer.pipeline import imports, presets, versioning
 from sae_transfer.pipeline.params import Params
 from sae_transfer.pipeline.study import Study
 from sae_transfer.results.warnings import Notice, by_severity, few_groups, shared_rows
@@ -33,18 +34,27 @@ def check(params: Params) -> list[Notice]:
         UserError: something would stop the study later: a file that is not there, a dataset that does not fill its
             quotas, a layer beyond the model, an SAE that does not fit the model. The message names the param.
     """
-    if not all(params.datasets[name].activations for name in params.study.datasets):
-        _check_there("model.identity", params.model.identity)
-    if params.study.saes:
-        _check_there("study.saes_identity", params.study.saes_identity)
+    imported = [name for name in params.study.datasets if params.datasets[name].activations]
+    if params.model.folder is not None and len(imported) < len(params.study.datasets):
+        _check_there("model.name", params.model.folder)
+    for repository in presets.from_hub(params):
+        pins.entry(*repository)
     config = _json(Path(params.model.name) / "config.json")
     _check_layers(params, config.get("text_config", config))
     for name in params.study.saes:
         _check_sae(params, name, config.get("text_config", config))
-    for name in params.study.datasets:
-        if params.datasets[name].activations:
-            imports.check(Study(params), name)
-    return by_severity([*notes(params), *_unpinned(params)])
+    for name in imported:
+        imports.check(Study(params), name)
+    return by_severity([*_unkept(params), *notes(params), *_unpinned(params)])
+
+
+def _unkept(params: Params) -> Iterator[Notice]:
+    """The files and folders that the study reads, wherever they lie, and that DVC and git do not keep as they are."""
+    raw = [path for name in params.study.datasets for path in params.datasets[name].raw_files]
+    saes = [params.saes[name].path for name in params.study.saes]
+    read = [path for path in (params.model.folder, *saes, *raw) if path is not None]
+    for told in versioning.unkept(read):
+        yield Notice("warning", "inputs", told)
 
 
 def _check_there(param: str, path: Path) -> None:

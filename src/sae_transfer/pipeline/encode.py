@@ -66,8 +66,7 @@ class Encoder:
         from sae_transfer.model import saes
 
         if self.loaded[0] != space.sae:
-            identity = self.study.path(self.study.params.study.saes_identity)
-            self.loaded = (space.sae, saes.load_sae(space.sae, self.study.sae(space), identity))
+            self.loaded = (space.sae, saes.load_sae(space.sae, self.study.sae(space)))
         return self.loaded[1]
 
     def _features(self, space: Space, dataset: str, path: Path) -> None:

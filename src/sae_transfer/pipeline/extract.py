@@ -11,14 +11,13 @@ import pandas as pd
 from sae_transfer.artifacts import activations
 from sae_transfer.core import files, hashing, items, paths
 from sae_transfer.core.items import Item
-from sae_transfer.core.space import Space
 from sae_transfer.model.model_params import ModelParams
 from sae_transfer.pipeline import imports, inputs, stage
 from sae_transfer.pipeline.study import Study, prompt_ids
 
 FLOAT32 = 4  # bytes
 # Where the model runs, and what is kept together, does not decide what a prompt's residual stream is.
-NOT_IDENTITY = {"identity", "layers", "device", "device_map", "max_memory", "shard_rows"}
+NOT_IDENTITY = {"layers", "device", "device_map", "max_memory", "shard_rows"}
 
 
 def run(study: Study) -> None:

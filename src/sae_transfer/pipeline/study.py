@@ -124,13 +124,13 @@ class Study:
     def model(self) -> ModelParams:
         """Section `model` of the params, its paths in this study's folder."""
         model = self.params.model
-        folder, identity = self.path(Path(model.name)), self.path(model.identity)
-        return model.model_copy(update={"name": str(folder) if folder.is_dir() else model.name, "identity": identity})
+        folder = self.path(Path(model.name))
+        return model.of_study(self.root, name=str(folder) if folder.is_dir() else model.name)
 
     def sae(self, space: Space) -> SaeParams:
         """The section of an SAE, its path in this study's folder."""
         sae = self.params.saes[space.sae]
-        return sae if sae.path is None else sae.model_copy(update={"path": self.path(sae.path)})
+        return sae.of_study(self.root, path=None if sae.path is None else self.path(sae.path))
 
     def dataset(self, name: str) -> DatasetParams:
         """The section of a dataset, the path of its rows in this study's folder."""
@@ -401,6 +401,18 @@ class Study:
         """
         return cells.headline(self.table("transfer"))
 
+    def verdict(self) -> Verdict:
+        """The answer of the finished study, with every warning.
+
+        Raises:
+            UserError: `dvc repro` has not made it, or it is damaged.
+        """
+        path = self.path(paths.RESULTS) / "verdict.json"
+        try:
+            return Verdict.from_json(files.read_json(path))
+        except (KeyError, TypeError) as error:
+            raise files.damaged(path, error) from None
+
     def heatmap(self, space: Space | str, key: str = "sparse_1", column: str = "auc") -> "Picture":
         r"""Train x test of one kind of probe, as a notebook displays it; `.save(path)` writes it.
 
@@ -435,18 +447,6 @@ def _chosen(probes: list[Probe], kind: str, wanted: Mapping[str, int | None], wh
             raise UserError(f"{where}: no {kind} probe with {name} = {value}; there are {listed}")
         same = [probe for probe, one in zip(same, values, strict=True) if one == value]
     return next((probe for probe in same if probe.selected), same[0])
-
-    def verdict(self) -> Verdict:
-        """The answer of the finished study, with every warning.
-
-        Raises:
-            UserError: `dvc repro` has not made it, or it is damaged.
-        """
-        path = self.path(paths.RESULTS) / "verdict.json"
-        try:
-            return Verdict.from_json(files.read_json(path))
-        except (KeyError, TypeError) as error:
-            raise files.damaged(path, error) from None
 
 
 def prompt_ids(table: pd.DataFrame) -> list[str]:

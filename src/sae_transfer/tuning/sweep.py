@@ -19,13 +19,14 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from sae_transfer.core.errors import UserError, closest
+from sae_transfer.core.names import check_name
 from sae_transfer.core.space import Space
 from sae_transfer.probing.evaluations import bootstrapped_auc
 from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.rows import Rows
 from sae_transfer.tuning import objective, optuna_studies, trials
 from sae_transfer.tuning.search_space import SweepParams
-from sae_transfer.tuning.storage import check_name, open_storage, refusing
+from sae_transfer.tuning.storage import open_storage, refusing
 
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study
@@ -119,7 +120,7 @@ def sweep(plan: Plan, jobs: int, tick: Tick) -> list[trials.Sweep]:
         UserError: another process sweeps this study, or a worker stopped. Run it again to go on.
     """
     storage = plan.sweep.storage
-    check_name(plan.name)
+    check_name(plan.name, "study")
     with _alone(plan.name) as lock:
         opened = open_storage(storage, plan.name, create=True)
         if jobs == 1 or len(plan.pairs) == 1:
