@@ -55,14 +55,21 @@ TABLE = Table(
         *estimate("fpr_at_source_fpr5", f"{FALSE}, {AT_SOURCE.format(5)}", heading="false alarms"),
         *estimate("tpr_at_fpr_1", f"{CAUGHT}, {AT_TARGET.format(1)}"),
         *estimate("tpr_at_fpr_5", f"{CAUGHT}, {AT_TARGET.format(5)}"),
-        *estimate("ece", "expected calibration error over 10 equal bins of p", heading="calibration error"),
+        Column("ece", "number", "expected calibration error over 10 equal bins of p", heading="calibration error"),
+        Column(
+            "ece_by_chance",
+            "number",
+            "what `ece` of a perfectly calibrated probe stays below in 95% of such samples of B",
+            heading="by chance below",
+        ),
         *estimate("brier", "mean squared error of p"),
         Column("accuracy_sd", "number", "standard deviation of the accuracy over the draws"),
         Column(
             "verdict",
             "text",
             "lost ranking: the interval of auc_lost lies above 0.02; shifted threshold: that of accuracy_regained with "
-            "the most labels does; both; holds: neither; in domain: A is B; unknown: one of them has no interval",
+            "the most labels does; both; holds: both intervals lie below 0.05; undecided: none of these; no ranking in "
+            "domain: the interval of the AUC on A's own test rows does not lie above 0.5; in domain: A is B",
         ),
         REASON,
     ),
@@ -70,7 +77,9 @@ TABLE = Table(
 LABELS = (0, 16, 64)
 DRAWS = 20
 BINS = 10
+ONE_SIDED = 1.645  # standard deviations above the mean, below which a normal number lies in 95%
 MARGIN = 0.02  # a difference smaller than this is no verdict, however sure
+HOLDS = 0.05  # what holds has lost less than this for sure
 FALSE_ALARMS = {1: 0.01, 5: 0.05}
 
 Measured = dict[str, tuple[float, Floats]]  # a number on the test rows, and on each resample [R] of them
@@ -108,16 +117,18 @@ def compute(study: "Study", part: str) -> pd.DataFrame:
 
 
 def threshold(rows: Scored, false_alarms: float) -> float:
-    """The highest logit at or below which at most a share of `false_alarms` of the answerable rows lies.
+    """The logit at or below which at most a share of `false_alarms` of the answerable rows lies, and all that can.
 
-    Minus infinity where no logit of the rows will do, NaN without answerable rows.
+    It lies midway between two logits of the rows: on one of them, such as that of all rows where a feature is silent,
+    the smallest change of the bias would end those rows' alarms. Minus infinity where no logit of the rows will do, NaN
+    without answerable rows.
     """
     answerable = np.sort(rows.logits[rows.labels == 1])
     if not len(answerable):
         return np.nan
     candidates = np.unique(rows.logits)
-    share = np.searchsorted(answerable, candidates, side="right") / len(answerable)
-    return float(candidates[share <= false_alarms].max(initial=-np.inf))
+    allowed = int((np.searchsorted(answerable, candidates, side="right") / len(answerable) <= false_alarms).sum())
+    return float(candidates[allowed - 1 : allowed + 1].mean()) if allowed else -np.inf
 
 
 def bias_shift(logits: Floats, labels: NDArray[np.int_]) -> Floats:
@@ -170,7 +181,6 @@ def measured(logits: Floats, updates: Floats, thresholds: Mapping[int, float], t
     found = {
         "accuracy": _share(((moved >= 0) == (y == 1)).mean(axis=1), test, None),
         "brier": _share(((p - y) ** 2).mean(axis=1), test, None),
-        "ece": _ece(p, test),
     }
     for percent, at in thresholds.items():
         alarm = (moved <= at).mean(axis=1) if not np.isnan(at) else np.full(len(logits), np.nan)
@@ -187,15 +197,26 @@ def _share(values: Floats, test: Evaluation, part: NDArray[np.bool_] | None) -> 
     return (float(kept.mean()) if len(kept) else np.nan), spread
 
 
-def _ece(p: Floats, test: Evaluation) -> tuple[float, Floats]:
-    """The mean over draws of sum_bins |sum_rows (p - y)| / n, for p [n, draws]."""
+def calibration_error(p: Floats, test: Evaluation) -> tuple[float, float]:
+    """The expected calibration error, and what that of a calibrated probe stays below in 95% of such samples.
+
+    The error is sum over bins of |sum over rows of (p - y)| / n. It is never 0: a perfectly calibrated probe reads 0.07
+    on 200 rows. Were p right, a bin's sum would be normal around 0, with the variance that the resamples of groups give
+    it; so the error's mean and deviation follow from those of |normal|. It has no interval: none covers near 0.
+
+    Args:
+        p: [n, draws]; means over the draws.
+        test: the rows.
+    """
     n, draws = p.shape
     bins = np.minimum((p * BINS).astype(int), BINS - 1)
     gaps = np.zeros((n, draws, BINS))
     np.put_along_axis(gaps, bins[:, :, None], (p - test.labels[:, None])[:, :, None], axis=2)
     value = float(np.abs(gaps.sum(axis=0)).sum(axis=1).mean() / n)
-    sums = np.abs(test.weights @ gaps.reshape(n, -1)).sum(axis=1)
-    return value, sums / draws / test.weights.sum(axis=1)
+    variances = (test.weights @ gaps.reshape(n, -1)).var(axis=0, ddof=1).reshape(draws, BINS)
+    mean = np.sqrt(2 / np.pi) * np.sqrt(variances).sum(axis=1)
+    deviation = np.sqrt((1 - 2 / np.pi) * variances.sum(axis=1))
+    return value, float((mean + ONE_SIDED * deviation).mean() / n)
 
 
 def ranking(logits: Floats, test: Evaluation) -> Measured:
@@ -232,22 +253,24 @@ def calibration_rows(
         source_reference: the probe's AUC on A's test rows and how many groups it rests on; None where B is A.
     """
     ranked, groups = ranking(logits, test), _groups(test)
-    fixed = {name: intervals.interval(value, spread, groups[name]) for name, (value, spread) in ranked.items()}
+    few = {f"tpr_at_fpr_{p}": roc.too_few_answerable(test.labels, share) for p, share in FALSE_ALARMS.items()}
+    told = {name: value for name, value in ranked.items() if not few.get(name)}
+    fixed = {name: intervals.interval(value, spread, groups[name]) for name, (value, spread) in told.items()}
     if source_reference is not None:
         (area, spread), (on_a, fewest) = ranked["auc"], source_reference
         fewest = min(fewest, groups["auc"])
         fixed["auc_lost"] = intervals.difference_interval(on_a.auc, area, on_a.resampled, spread, fewest)
     at = {percent: threshold(source, share) for percent, share in FALSE_ALARMS.items()}
     by_labels = {k: measured(logits, drawn, at, test) for k, drawn in updates.items() if len(drawn)}
-    rows = []
+    rows, most = [], Estimate()
     for k, drawn in updates.items():
         found = by_labels.get(k, {})
         numbers = fixed | {name: intervals.interval(*value, groups[name]) for name, value in found.items()}
         if k and found:
             (now, spread), (before, spread_before) = found["accuracy"], by_labels[0]["accuracy"]
-            regained = intervals.difference_interval(now, before, spread, spread_before, test.n_groups)
-            numbers["accuracy_regained"] = regained
-        why = {name: one.reason for name, one in numbers.items()}
+            regained = intervals.difference_interval(now, before, spread, spread_before, test.equal_groups)
+            numbers["accuracy_regained"] = most = regained
+        why = {name: one.reason for name, one in numbers.items()} | few
         if not len(drawn):
             why["accuracy"] = f"B's training split has fewer than {k // 2} rows of a class"
         if not k:
@@ -257,17 +280,24 @@ def calibration_rows(
         if source_reference is None:
             why["auc_lost"] = "A's own test rows"
         row = {"labels": k, "uses_target": k > 0, "draws": len(drawn), "n_groups": test.n_groups}
+        if len(drawn):
+            error = calibration_error(expit(logits[:, None] + drawn), test)
+            row |= dict(zip(("ece", "ece_by_chance"), error, strict=True))
         rows.append(row | estimates(numbers) | {"accuracy_sd": _deviation(logits, drawn, test), "reason": reasons(why)})
-    verdict = "in domain" if source_reference is None else _verdict(numbers)
+    if source_reference is None:
+        verdict = "in domain"
+    else:
+        on_a, groups_of_a = source_reference
+        verdict = _verdict(on_a.interval(groups_of_a), fixed["auc_lost"], most)
     return [row | {"verdict": verdict} for row in rows]
 
 
 def _groups(test: Evaluation) -> dict[str, float]:
     """How many groups each number rests on."""
-    holding = [float(len(np.unique(test.groups[test.labels == label]))) for label in (0, 1)]
+    holding = [intervals.equal_groups(test.groups[test.labels == label]) for label in (0, 1)]
     ranked = dict.fromkeys(("auc", *(f"tpr_at_fpr_{percent}" for percent in FALSE_ALARMS)), test.effective_groups)
     alarms = {f"{rate}_at_source_fpr{p}": holding[rate == "fpr"] for rate in ("tpr", "fpr") for p in FALSE_ALARMS}
-    return ranked | alarms | dict.fromkeys(("accuracy", "brier", "ece"), float(test.n_groups))
+    return ranked | alarms | dict.fromkeys(("accuracy", "brier"), test.equal_groups)
 
 
 def _deviation(logits: Floats, updates: Floats, test: Evaluation) -> float:
@@ -277,13 +307,14 @@ def _deviation(logits: Floats, updates: Floats, test: Evaluation) -> float:
     return float(right.std(ddof=1))
 
 
-def _verdict(most: Mapping[str, Estimate]) -> str:
-    """What the numbers with the most labels say."""
-    lost, regained = (most.get(name, Estimate()).low for name in ("auc_lost", "accuracy_regained"))
-    if np.isnan(lost) or np.isnan(regained):
-        return "unknown"
-    ranking_lost, moved = lost > MARGIN, regained > MARGIN
-    return {(1, 0): "lost ranking", (0, 1): "shifted threshold", (1, 1): "both"}.get((ranking_lost, moved), "holds")
+def _verdict(in_domain: Estimate, lost: Estimate, regained: Estimate) -> str:
+    """What these say: the AUC on A's own test rows, what it loses on B, and what the most labels of B regain."""
+    if in_domain.low <= 0.5:
+        return "no ranking in domain"
+    clear = lost.low > MARGIN, regained.low > MARGIN  # NaN is not clear
+    if any(clear):
+        return {(True, False): "lost ranking", (False, True): "shifted threshold"}.get(clear, "both")
+    return "holds" if max(lost.high, regained.high) < HOLDS and in_domain.low > 0.5 else "undecided"
 
 
 def summarise(calibration: pd.DataFrame) -> list[str]:

@@ -137,7 +137,7 @@ def _measured(probe: Probe, rows: Rows, test: Evaluation) -> Measured:
 
 
 def _numbers(measured: Measured, baseline: Measured | None, test: Evaluation) -> dict[str, Any]:
-    groups = {"auc": test.effective_groups, "accuracy": test.n_groups}
+    groups = {"auc": test.effective_groups, "accuracy": test.equal_groups}
     found = {name: intervals.interval(value, spread, groups[name]) for name, (value, spread) in measured.items()}
     for name, (value, spread) in measured.items():
         found[f"delta_{name}"] = Estimate(reason="what the others are compared with")
