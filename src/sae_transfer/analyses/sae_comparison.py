@@ -128,8 +128,8 @@ def section(tables: Tables) -> Section:
         "saes",
         "Does the kind of SAE matter?",
         "SAEs on the same layer, and what becomes of the best feature of one in the other. Children are found on A's "
-        "training rows; a feature is kept where one child recovers it, split where more are needed, lost where five "
-        "are not enough.",
+        "training rows by how well they rebuild the feature's activation within either class; a feature is kept where "
+        "one child rebuilds it, split where more are needed, lost where five are not enough.",
         told,
         tables=listed,
     )

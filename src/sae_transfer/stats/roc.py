@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from sae_transfer.core.arrays import Floats
 
-
 FALSE_ALARM_ROWS = 5
 
 
