@@ -202,12 +202,15 @@ def _without(table: pd.DataFrame, names: frozenset[str]) -> tuple[pd.DataFrame, 
 
 
 def _predicted(fitting: pd.DataFrame, whole: pd.DataFrame, columns: list[str]) -> Floats:
-    """What a ridge regression fitted on some rows predicts for all [rows]; NaN where those rows know no column."""
+    """What a ridge regression fitted on some rows predicts for all [rows]; NaN where those rows know no column.
+
+    It is fitted to the AUC on the other domains' training rows, so that no test row of any domain has a part in it.
+    """
     X = fitting[columns].to_numpy(dtype=np.float64)
     known = np.isfinite(X).any(axis=0)
     if not known.any():
         return np.full(len(whole), np.nan)
-    predict = ridge(X[:, known], fitting["auc"].to_numpy())
+    predict = ridge(X[:, known], fitting["training_auc"].to_numpy())
     return predict(whole[columns].to_numpy(dtype=np.float64)[:, known])
 
 
