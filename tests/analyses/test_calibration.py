@@ -18,7 +18,7 @@ from sae_transfer.analyses.calibration import (
     calibration_rows,
     measured,
     ranking,
-    summarise,
+    section,
     threshold,
 )
 from sae_transfer.probing import evaluations, residual_probes
@@ -80,8 +80,12 @@ def test_labels_of_b_are_marked():
     assert rows[0]["reason"] == f"{few}; accuracy_regained: no labels of B; accuracy_sd: fewer than two draws"
     assert rows[1]["accuracy_sd"] > 0
     made = TABLE.frame(row | {"train": "a", "test": "b", "in_domain": False, "probe": "residual"} for row in rows)
-    assert "of 1 pairs: holds 1." in summarise(made)[0]
-    assert summarise(made.iloc[:0]) == ["Calibration under shift needs two datasets."]
+    told = section({"calibration": made.assign(space="s")})
+    plain, most = rows[0]["accuracy"], rows[2]["accuracy"]
+    assert told.claim.endswith(f"is {plain:.2f} for the residual stream probe ({most:.2f} with 64 labels of B).")
+    counts = dict(zip((heading.text for heading in told.tables[0].headings), told.tables[0].rows[0], strict=True))
+    assert (counts["holds"].text, counts["ranking lost"].text) == ("1", "0")
+    assert section({"calibration": made.assign(in_domain=True, space="s")}).claim == "It takes two datasets to tell."
 
 
 def test_in_domain_there_is_no_verdict():

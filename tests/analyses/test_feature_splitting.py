@@ -231,9 +231,9 @@ def test_saes_are_compared_on_the_same_resamples():
     assert (away["n_pairs"], away["l0"], away["explained_variance"]) == (2, 15.0, pytest.approx(0.85))
     assert made.loc["wide", "ood", "b"]["l0"] == 20.0
     assert made.loc["narrow", "ood", "mean"]["reason"] == "delta: the reference itself"
-    (said,) = sae_comparison.summarise(made.reset_index())
-    assert said.startswith("Layer 3, sparse_1, mean AUC out of domain: narrow (64 wide, topk, L0 15, explained")
-    assert said.endswith("from narrow.")
+    told = sae_comparison.section({"saes": made.reset_index()})
+    assert told.claim.startswith("AUC of the best feature out of domain: wide differs from narrow by −0.")
+    assert [row[0].text for row in told.tables[0].rows] == ["wide", "narrow"]
 
 
 def test_one_dataset_or_few_groups_are_missing_with_their_reason():
@@ -243,4 +243,4 @@ def test_one_dataset_or_few_groups_are_missing_with_their_reason():
     assert (outside["reason"] == "auc: no other dataset").all()
     assert inside["auc_low"].isna().all()
     assert inside["reason"].str.contains("auc: 4 groups, fewer than 10").all()
-    assert sae_comparison.summarise(made) == ["Transfer of SAEs needs two datasets."]
+    assert sae_comparison.section({"saes": made}).claim == "No layer has two SAEs to compare."

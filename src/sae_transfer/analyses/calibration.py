@@ -17,8 +17,8 @@ from scipy.special import expit
 from sae_transfer.analyses.analysis import Analysis, by_space
 from sae_transfer.core.arrays import Floats
 from sae_transfer.core.randomness import rng_for
+from sae_transfer.probing import kinds
 from sae_transfer.probing.evaluations import BootstrappedAUC, Evaluation, bootstrapped_auc
-from sae_transfer.probing.kinds import kinds
 from sae_transfer.results.schema import REASON, Column, Table, estimate, integers
 from sae_transfer.results.sections import Picture, Section, Tables, look_up
 from sae_transfer.results.transfer_table import TRANSFER
@@ -75,6 +75,13 @@ TABLE = Table(
     ),
 )
 LABELS = (0, 16, 64)
+VERDICTS = {
+    "holds": "holds",
+    "shifted threshold": "threshold moved",
+    "lost ranking": "ranking lost",
+    "both": "both",
+    "unknown": "inconclusive",
+}
 DRAWS = 20
 BINS = 10
 ONE_SIDED = 1.645  # standard deviations above the mean, below which a normal number lies in 95%
@@ -99,7 +106,7 @@ def compute(study: "Study", part: str) -> pd.DataFrame:
     train = {name: study.rows(space, name) for name in study.datasets}
     unseen = {name: study.rows(space, name, "unseen").X for name in study.datasets}
     tests = {name: study.evaluation(name, "unseen") for name in study.datasets}
-    calibrated = kinds(calibrated=True)
+    calibrated = kinds.kinds(calibrated=True)
     saved = [(a, probe) for a in study.datasets for probe in study.full_probes(space, a)]
     for a, probe in [(a, probe) for a, probe in saved if probe.selected and probe.kind in calibrated]:
         source = Scored(np.asarray(probe.oof_logits), train[a].labels)
@@ -279,10 +286,9 @@ def calibration_rows(
             why["accuracy_sd"] = "fewer than two draws"
         if source_reference is None:
             why["auc_lost"] = "A's own test rows"
-        row = {"labels": k, "uses_target": k > 0, "draws": len(drawn), "n_groups": test.n_groups}
+        row: dict[str, Any] = {"labels": k, "uses_target": k > 0, "draws": len(drawn), "n_groups": test.n_groups}
         if len(drawn):
-            error = calibration_error(expit(logits[:, None] + drawn), test)
-            row |= dict(zip(("ece", "ece_by_chance"), error, strict=True))
+            row["ece"], row["ece_by_chance"] = calibration_error(expit(logits[:, None] + drawn), test)
         rows.append(row | estimates(numbers) | {"accuracy_sd": _deviation(logits, drawn, test), "reason": reasons(why)})
     if source_reference is None:
         verdict = "in domain"
@@ -317,35 +323,50 @@ def _verdict(in_domain: Estimate, lost: Estimate, regained: Estimate) -> str:
     return "holds" if max(lost.high, regained.high) < HOLDS and in_domain.low > 0.5 else "undecided"
 
 
-def summarise(calibration: pd.DataFrame) -> list[str]:
-    """How accuracy falls out of domain: one sentence a kind of probe."""
-    told = []
-    for kind, rows in calibration[~calibration["in_domain"]].groupby("probe", sort=False):
-        plain, most = rows[rows["labels"] == 0], rows[rows["labels"] == rows["labels"].max()]
-        labels, accuracy = most["labels"].max(), most["accuracy"].mean()
-        refitted = f" and {accuracy:.2f} with the bias fitted on {labels} labels of B" if accuracy == accuracy else ""
-        counts = ", ".join(f"{name} {number}" for name, number in plain["verdict"].value_counts().items())
-        told.append(
-            f"{kind} out of domain: accuracy {plain['accuracy'].mean():.2f} at A's threshold{refitted}; a threshold "
-            f"for 5% false alarms on A gives {plain['fpr_at_source_fpr5'].mean():.0%} on B; of {len(plain)} pairs: "
-            f"{counts}."
-        )
-    return told or ["Calibration under shift needs two datasets."]
+def by_probe(calibration: pd.DataFrame) -> pd.DataFrame:
+    """Out of domain, by kind of probe: mean accuracy at A's threshold and with labels of B, and the verdicts."""
+    away, keys = calibration[~calibration["in_domain"]], "probe"
+    plain = away[away["labels"] == 0].groupby(keys, sort=False)
+    most = away[away["labels"] == away["labels"].max()].groupby(keys, sort=False)
+    found = plain[["auc", "accuracy", "fpr_at_source_fpr5"]].mean()
+    verdicts = plain["verdict"].value_counts().unstack(fill_value=0).reindex(columns=list(VERDICTS), fill_value=0)
+    return found.assign(refitted=most["accuracy"].mean()).join(verdicts).reset_index()
+
+
+def claim(means: pd.DataFrame, labels: int) -> str:
+    """How accuracy falls out of domain, and what a few labels bring back."""
+    told = [
+        f"{row['accuracy']:.2f} for the {kinds.label(row['probe'])}"
+        + ("" if pd.isna(row["refitted"]) else f" ({row['refitted']:.2f} with {labels} labels of B)")
+        for row in means.to_dict("records")
+    ]
+    return (
+        f"At A's threshold, accuracy out of domain is {', '.join(told)}." if told else "It takes two datasets to tell."
+    )
 
 
 def section(tables: Tables) -> Section:
     """What the report says of thresholds."""
-    rows = tables["calibration"]
-    shown = "space train test probe auc accuracy tpr_at_source_fpr5 fpr_at_source_fpr5 ece verdict".split()
+    rows, means = tables["calibration"], by_probe(tables["calibration"])
+    labels = int(rows["labels"].max())
+    columns = [
+        *TABLE.pick("probe", "auc", "accuracy"),
+        Column("refitted", "number", "", heading=f"with {labels} labels of B"),
+        Column("fpr_at_source_fpr5", "number", "", heading="false alarms at A's 5%"),
+        *(Column(name, "integer", "", heading=heading) for name, heading in VERDICTS.items()),
+    ]
     return Section(
         "calibration",
-        "Lost ranking, or a shifted threshold?",
-        "A monitor needs a threshold. Here it is A's; with 16 or 64 labels of B, the bias is fitted again, the slope "
+        "Does a threshold carry over?",
+        claim(means, labels),
+        "A monitor needs a threshold. Here it is A's; with 16 or 64 labels of B the bias is fitted again and the slope "
         "kept. Where that brings accuracy back, the ranking was fine and the threshold had moved.",
-        summarise(rows),
+        TABLE.name,
+        (),
         [Picture("calibration", "Accuracy on B at A's threshold and after refitting the bias, one panel an SAE.")],
-        [look_up(rows[rows["labels"] == 0], "Every probe at A's threshold", TABLE.pick(*shown))],
-        headline=True,
+        [
+            look_up(means, "Out of domain: means, and how many pairs (space, A, B) have each verdict", columns),
+        ],
     )
 
 
