@@ -51,10 +51,11 @@ lint: install-dev
 types: install-dev
 	mypy
 
-# docs/results.md comes from the code; a test fails where the two differ.
+# docs/results.md comes from the code; a test fails where the two differ. Without --strict, or with --quiet, mkdocs lets
+# broken links pass.
 docs: install-docs  ## build the documentation into site/
 	@python -c 'from pathlib import Path; from sae_transfer.analyses.analysis_registry import TABLES; from sae_transfer.results.schema import markdown; Path("docs/results.md").write_text(markdown(TABLES.values()))'
-	NO_MKDOCS_2_WARNING=true mkdocs build --strict  # not --quiet, which lets broken links pass
+	@NO_MKDOCS_2_WARNING=true mkdocs build --strict
 	@echo "Open site/index.html in a browser."
 
 demo-data: install  ## write the demo's datasets again
