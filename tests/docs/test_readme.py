@@ -53,8 +53,8 @@ PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", ROOT / "AG
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_that_are_named_exist(page):
-    named = set(re.findall(r"(?:^|`)sae-transfer ([a-z]+)", PAGES[page], re.MULTILINE))
-    known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    named = set(re.findall(r"(?:^|`)sae-transfer ([a-z][a-z-]*)", PAGES[page], re.MULTILINE))
+    known = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
     known |= {group.name for group in app.registered_groups}
     assert named - known <= {"run"}  # the command that `make repro` will call
 
@@ -100,7 +100,8 @@ def test_the_python(fresh, capsys):
     names = {}
     for block in blocks("python"):
         exec(block, names)
-    assert "narrow_3" in capsys.readouterr().out
+    assert "auc_low" in capsys.readouterr().out
+    assert {"layer_3", "narrow_3"} <= set(names["cells"]["space"])
     p = names["probe"].predict_proba(names["study"].rows("narrow_3", "people", "test").X)
     assert p.shape == (40, 2)
     assert (fresh.folder / "heatmap.svg").stat().st_size > 1000
