@@ -77,7 +77,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What decides the cost: the params, the model's shape, and what they do not say."""
+    """What decides the cost: the params, the model's shape, and assumptions."""
 
     params: Params
     shape: Shape
