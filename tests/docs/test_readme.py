@@ -56,7 +56,7 @@ def test_commands_that_are_named_exist(page):
     named = set(re.findall(r"(?:^|`)sae-transfer ([a-z][a-z-]*)", PAGES[page], re.MULTILINE))
     known = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
     known |= {group.name for group in app.registered_groups}
-    assert named - known <= {"run"}  # the command that `make repro` will call
+    assert named <= known
 
 
 @pytest.mark.parametrize("page", PAGES)
