@@ -120,8 +120,7 @@ def section(tables: Tables) -> Section:
     return Section(
         "length",
         "Is it the length of the prompts?",
-        f"Compared among prompts of like length alone, the AUC falls by {lost} on average and by {most} "
-        "at most.",
+        f"Compared among prompts of like length alone, the AUC falls by {lost} on average and by {most} at most.",
         "Pairs of an answerable and an unanswerable prompt are compared only within a third of B's prompts by length. "
         "What remains can reflect length only within a third of the lengths.",
         TABLE.name,
