@@ -53,10 +53,11 @@ def measure(run: Run, ids: Ids, at: Sequence[int], tokens_per_batch: int, limit:
     if len(rows) < 2:
         return Batching(limit)
     some, where = [ids[row] for row in rows], [at[row] for row in rows]
-    alone = one_by_one(run, some, where)
+    # The shortest first: what a longer prompt leaves behind shows when they run the other way round.
+    alone = _reversed(one_by_one(run, some[::-1], where[::-1]))
     if not all(np.isfinite(rows).all() for rows in alone.values()):
         return Batching(limit)  # whoever runs all prompts says which
-    again = distance(_reversed(one_by_one(run, some[::-1], where[::-1])), alone)
+    again = distance(one_by_one(run, some, where), alone)
     if again > limit:
         raise Unstable(f"gives a prompt another residual stream from run to run (relative difference {again:.2g})")
     padded = distance(_together(run, some, where, tokens_per_batch), alone)

@@ -403,6 +403,8 @@ def _remedy(params: ModelParams, error: BaseException) -> str:
         return advice
     if "Unrecognized configuration class" in str(error):
         return "not supported: transformers has no base model of its architecture"
+    if "instantiate the backend tokenizer" in str(error):
+        return "no tokenizer files (tokenizer.json); put them beside its weights"
     if "trust_remote_code" in str(error):
         return "needs code of its own; read that code, then set model.trust_remote_code: true"
     if "safetensors" in str(error):

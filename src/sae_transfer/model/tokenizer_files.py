@@ -66,15 +66,20 @@ def agree(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> bool:
 def differing(
     tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], ids: Sequence[Sequence[int]], special: bool
 ) -> list[int]:
-    """The places of n texts whose `ids` [n] of the tokenizer are others than its tokenizer.json gives."""
+    """The places of n texts whose `ids` [n] of the tokenizer are others than its files give.
+
+    Where tokenizer_config.json says `add_bos_token` or `add_eos_token`, its special tokens count beside those of
+    tokenizer.json: transformers follows the one or the other.
+    """
     reference = getattr(tokenizer, "reference", None)
     if reference is None or not texts:
         return []
-    declared = _declared(tokenizer, reference) if special else None
-    expected = reference(texts, special and declared is None)
-    if declared is not None:
-        expected = [[*declared[0], *core, *declared[1]] for core in expected]
-    return [i for i, (one, other) in enumerate(zip(ids, expected, strict=True)) if list(one) != other]
+    places = [i for i, expected in enumerate(reference(texts, special)) if list(ids[i]) != expected]
+    declared = _declared(tokenizer, reference) if special and places else None
+    if declared is None:
+        return places
+    cores = reference([texts[i] for i in places], False)
+    return [i for i, core in zip(places, cores, strict=True) if list(ids[i]) != [*declared[0], *core, *declared[1]]]
 
 
 class _Reference:
