@@ -109,9 +109,10 @@ def save_tokenizer(folder, single="<bos> $A", special=(("<bos>", 2),), **options
     PreTrainedTokenizerFast(tokenizer_object=core, **known).save_pretrained(folder)
 
 
-def save(folder, model, **tokenizer_options):
+def save(folder, make, **tokenizer_options):
     """A checkpoint whose norms and biases are not what a new model has, so that none can be lost unseen."""
     torch.manual_seed(7)
+    model = make if isinstance(make, torch.nn.Module) else make()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "norm" in name.lower() or name.endswith("bias"):

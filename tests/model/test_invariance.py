@@ -106,7 +106,7 @@ TEXTS = tiny.prompts([27, 60, 14, 60, 3])
 
 @pytest.mark.parametrize("family", ["phi3_longrope", "fnet", "convbert"])
 def test_families_whose_rows_depend_on_the_longest_are_read_without_padding(tmp_path, family):
-    tiny.save(tmp_path, tiny.FAMILIES[family]())
+    tiny.save(tmp_path, tiny.FAMILIES[family])
     params = tiny.params_of(tmp_path)
     expected = tiny.whole(tmp_path, TEXTS)
     assert tiny.distance(tiny.ours(tmp_path, TEXTS), expected) < 1e-5
@@ -133,7 +133,7 @@ def test_any_order_and_batch_size_gives_the_whole_models_stream(tmp_path, seed):
     rng = np.random.default_rng(seed)
     family = str(rng.choice(["llama", "phi3_longrope", "gpt_neox", "mixtral", "fnet", "gemma4_shared"]))
     layer = int(rng.integers(tiny.N_LAYERS))
-    tiny.save(tmp_path, tiny.FAMILIES[family]())
+    tiny.save(tmp_path, tiny.FAMILIES[family])
     texts = tiny.prompts(rng.integers(1, 60, 7).tolist(), seed)
     options = {"tokens_per_batch": int(rng.choice([1, 70, 8192]))}
     assert tiny.distance(tiny.ours(tmp_path, texts, layer, **options), tiny.whole(tmp_path, texts, layer)) < 2e-5

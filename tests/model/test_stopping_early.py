@@ -26,7 +26,7 @@ def one_thread():
 @pytest.mark.parametrize("family", sorted(tiny.FAMILIES.keys() - BATCH_DEPENDS))
 def test_a_model_cut_short_is_the_whole_model(tmp_path, family):
     """MiniCPM3 and ESMC scale by their number of layers; Gemma 3n and 4 share keys with upper layers."""
-    tiny.save(tmp_path, tiny.FAMILIES[family]())
+    tiny.save(tmp_path, tiny.FAMILIES[family])
     for layer in (1, 3):
         assert tiny.distance(tiny.ours(tmp_path, TEXTS, layer, tokens_per_batch=40), tiny.whole(tmp_path, TEXTS, layer)) < 1e-5
     model, _ = loading.load_model(tiny.params_of(tmp_path, 1))
@@ -36,7 +36,7 @@ def test_a_model_cut_short_is_the_whole_model(tmp_path, family):
 
 @pytest.mark.parametrize("family", ["llama", "mixtral", "gemma4_shared", "jamba"])
 def test_the_weights_of_dropped_layers_are_never_read(tmp_path, family, monkeypatch):
-    tiny.save(tmp_path, tiny.FAMILIES[family]())
+    tiny.save(tmp_path, tiny.FAMILIES[family])
     read, materialise = [], core_model_loading.spawn_materialize
 
     def watch(pool, tensor, *words, **options):
@@ -65,14 +65,14 @@ def test_the_weights_of_dropped_layers_are_never_read(tmp_path, family, monkeypa
     ],
 )
 def test_a_model_that_is_no_stack_of_layers_is_refused_in_one_line(tmp_path, make):
-    tiny.save(tmp_path, make())
+    tiny.save(tmp_path, make)
     with pytest.raises(UserError, match="not supported: .*Model (keeps its layers in no list|is an encoder with a dec)"):
         loading.load_model(tiny.params_of(tmp_path, 0))
 
 
 @pytest.mark.parametrize("prefix", ["transformer.h.{}.attn.attention.bias", "transformer.h.{}.attn.attention.masked_bias"])
 def test_old_checkpoints_may_hold_causal_masks(tmp_path, prefix):
-    tiny.save(tmp_path, tiny.gpt_neo())
+    tiny.save(tmp_path, tiny.gpt_neo)
     before = tiny.ours(tmp_path, TEXTS)
     weights = load_file(tmp_path / "model.safetensors")
     mask = torch.tensor(-1e9) if "masked" in prefix else torch.ones(1, 1, 64, 64, dtype=torch.bool)
@@ -82,7 +82,7 @@ def test_old_checkpoints_may_hold_causal_masks(tmp_path, prefix):
 
 
 def test_a_bias_that_the_class_does_not_know_is_no_mask(tmp_path):
-    tiny.save(tmp_path, tiny.gpt_neo())
+    tiny.save(tmp_path, tiny.gpt_neo)
     weights = load_file(tmp_path / "model.safetensors")
     weights["transformer.h.1.attn.attention.q_proj.bias"] = torch.ones(tiny.WIDTH)
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
@@ -91,7 +91,7 @@ def test_a_bias_that_the_class_does_not_know_is_no_mask(tmp_path):
 
 
 def test_the_whole_model_is_compared_with_where_it_fits(tmp_path, monkeypatch):
-    tiny.save(tmp_path, tiny.FAMILIES["minicpm3"]())
+    tiny.save(tmp_path, tiny.FAMILIES["minicpm3"])
     params = tiny.params_of(tmp_path)
     model, tokenizer = loading.load_model(params)
     found = tokenise(model, tokenizer, TEXTS, params)
@@ -105,7 +105,7 @@ def test_the_whole_model_is_compared_with_where_it_fits(tmp_path, monkeypatch):
 
 
 def test_the_active_stream_of_gemma_3n_is_read(tmp_path):
-    tiny.save(tmp_path, tiny.gemma3n())
+    tiny.save(tmp_path, tiny.gemma3n)
     params = tiny.params_of(tmp_path)
     model, tokenizer = loading.load_model(params)
     assert extraction.residual_stream(model, tokenizer, TEXTS, params)[3].shape == (len(TEXTS), tiny.WIDTH)

@@ -71,7 +71,7 @@ def test_tokenizer_config_may_declare_bos_and_eos(tmp_path, kind, bos, eos):
 
 
 def test_a_folder_without_tokenizer_files_is_refused(tmp_path):
-    tiny_models.save(tmp_path, tiny_models.FAMILIES["llama"]())
+    tiny_models.save(tmp_path, tiny_models.FAMILIES["llama"])
     for path in tmp_path.glob("tokenizer*"):
         path.unlink()
     with pytest.raises(UserError, match=r"no tokenizer files \(.*tokenizer\.json.*\); put them beside its weights"):
@@ -79,7 +79,7 @@ def test_a_folder_without_tokenizer_files_is_refused(tmp_path):
 
 
 def test_a_prompt_that_the_class_splits_otherwise_is_named(tmp_path):
-    tiny_models.save(tmp_path, tiny_models.FAMILIES["llama"]())
+    tiny_models.save(tmp_path, tiny_models.FAMILIES["llama"])
     params = tiny_models.params_of(tmp_path)
     model, tokenizer = loading.load_model(params)
     other = PreTrainedTokenizerFast.from_pretrained(tmp_path)
