@@ -61,7 +61,9 @@ FAMILIES = {
     "gemma4": lambda: gemma4(0),
     "gemma4_shared": lambda: gemma4(3),
     "mamba": lambda: T.MambaForCausalLM(T.MambaConfig(**PLAIN, num_hidden_layers=N_LAYERS, state_size=8)),
-    "jamba": lambda: T.JambaForCausalLM(T.JambaConfig(**GROUPED, mamba_d_state=8, num_experts=2, use_mamba_kernels=False)),
+    "jamba": lambda: T.JambaForCausalLM(
+        T.JambaConfig(**GROUPED, mamba_d_state=8, num_experts=2, use_mamba_kernels=False)
+    ),
     "recurrent_gemma": lambda: T.RecurrentGemmaForCausalLM(
         T.RecurrentGemmaConfig(**GROUPED, lru_width=WIDTH, attention_window_size=4)
     ),
@@ -82,7 +84,12 @@ FAMILIES = {
     "smolvlm": lambda: T.SmolVLMForConditionalGeneration(
         T.SmolVLMConfig(
             text_config={"model_type": "llama", **GROUPED},
-            vision_config={"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+            vision_config={
+                "hidden_size": 32,
+                "intermediate_size": 32,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+            },
         )
     ),
     "phi3_longrope": phi3,

@@ -10,9 +10,7 @@ from sae_transfer.model.chat_templates import rendered
 from sae_transfer.model.model_params import ModelParams
 from sae_transfer.pipeline import extract
 
-THINKING = (
-    "{{ messages[0]['content'] }} now{% if enable_thinking is defined and not enable_thinking %} <think></think>{% endif %}"
-)
+THINKING = "{{ messages[0]['content'] }} now{% if enable_thinking is defined and not enable_thinking %} <think></think>{% endif %}"
 PARAMS = {"name": "m", "identity": "m", "layers": [0]}
 
 
@@ -52,7 +50,9 @@ def test_the_clock_of_others_runs_on(tokenizer):
 def test_a_template_takes_its_arguments(tokenizer):
     assert text(tokenizer, THINKING) == text(tokenizer, THINKING, enable_thinking=True) == "when now"
     assert text(tokenizer, THINKING, enable_thinking=False) == "when now <think></think>"
-    with pytest.raises(UserError, match=r"its chat template knows no enable_thinkng; correct model\.chat_template_kwargs"):
+    with pytest.raises(
+        UserError, match=r"its chat template knows no enable_thinkng; correct model\.chat_template_kwargs"
+    ):
         text(tokenizer, THINKING, enable_thinkng=False)
 
 
@@ -73,8 +73,12 @@ def test_a_template_that_fails_is_one_line(tokenizer, template, cause):
 
 
 def test_arguments_are_params_of_the_model_and_part_of_what_identifies_a_stream():
-    plain, chosen = (ModelParams(**PARAMS, **more) for more in ({}, {"chat_template_kwargs": {"enable_thinking": False}}))
-    assert "chat_template_kwargs" not in extract.settings(plain)  # streams made before there were any stay what they are
+    plain, chosen = (
+        ModelParams(**PARAMS, **more) for more in ({}, {"chat_template_kwargs": {"enable_thinking": False}})
+    )
+    assert "chat_template_kwargs" not in extract.settings(
+        plain
+    )  # streams made before there were any stay what they are
     assert extract.settings(chosen)["chat_template_kwargs"] == {"enable_thinking": False}
     assert yaml.safe_load(yaml.safe_dump(extract.settings(chosen))) == extract.settings(chosen)
     with pytest.raises(UserError, match="tokenize: no argument of a template; delete it"):

@@ -49,7 +49,9 @@ def test_what_was_measured_decides_how_prompts_are_batched(effect, padded, equal
 
 
 def test_a_row_that_depends_on_any_other_row_is_refused():
-    with pytest.raises(Unstable, match=r"beside other prompts, also beside those of its length \(relative difference 1\)"):
+    with pytest.raises(
+        Unstable, match=r"beside other prompts, also beside those of its length \(relative difference 1\)"
+    ):
         measure(model(beside), IDS, AT, 8192, 1e-4)
     with pytest.raises(Unstable, match="beside"):  # where all prompts have one length
         measure(model(beside), [[1, 2, 3], [1, 4, 2]], [2, 2], 8192, 1e-4)
@@ -124,7 +126,9 @@ def test_a_model_that_draws_at_random_is_refused(tmp_path):
     tiny.save(tmp_path, T.BertForMaskedLM(T.BertConfig(**tiny.ENCODER)))
     params = tiny.params_of(tmp_path)
     loaded, tokenizer = loading.load_model(params)
-    with pytest.raises(UserError, match="not supported: BertModel gives a prompt another residual stream from run to run"):
+    with pytest.raises(
+        UserError, match="not supported: BertModel gives a prompt another residual stream from run to run"
+    ):
         extraction.measured(loaded.train(), tokenise(loaded, tokenizer, TEXTS, params), params)  # with dropout
 
 

@@ -62,7 +62,9 @@ def test_different_prompts_with_the_same_tokens_are_refused(loaded):
     known = " w1" * 30
     with pytest.raises(UserError, match="rows 0 and 2: different prompts have the same tokens"):
         tokenised(loaded, [f"zebra{known}", "w2", f"horse{known}"])
-    assert tokenised(loaded, ["w1  w2", "w1 w2", "w1\nw2 "]).ids == [[2, 7, 8]] * 3  # white space is the tokenizer's to drop
+    assert (
+        tokenised(loaded, ["w1  w2", "w1 w2", "w1\nw2 "]).ids == [[2, 7, 8]] * 3
+    )  # white space is the tokenizer's to drop
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,9 @@ def test_the_odds_are_those_before_what_the_tokenizer_appends(tmp_path, llama):
     np.testing.assert_allclose(odds(with_eos), odds(llama), atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [lambda: T.BertForMaskedLM(T.BertConfig(**tiny.ENCODER)), tiny.FAMILIES["modernbert"]])
+@pytest.mark.parametrize(
+    "model", [lambda: T.BertForMaskedLM(T.BertConfig(**tiny.ENCODER)), tiny.FAMILIES["modernbert"]]
+)
 def test_a_model_that_sees_later_words_has_no_next_one(tmp_path, model):
     tiny.save(tmp_path, model(), **BERT)
     params = tiny.params_of(tmp_path)
@@ -167,7 +171,13 @@ def test_a_checkpoint_with_vision_is_asked_through_its_own_head(tmp_path, tied):
     model, tokenizer = loading.load_causal_model(params)
     found = verbal.answering_log_odds(model, tokenizer, texts, [7, 9], params)
     for text, odds in zip(texts, found, strict=True):
-        p = whole(input_ids=tokenizer(text, return_tensors="pt").input_ids).logits[0, -1].double().softmax(0)[[7, 9]].sum()
+        p = (
+            whole(input_ids=tokenizer(text, return_tensors="pt").input_ids)
+            .logits[0, -1]
+            .double()
+            .softmax(0)[[7, 9]]
+            .sum()
+        )
         assert odds == pytest.approx(float((1 - p).log() - p.log()), abs=1e-5)
 
 
@@ -187,7 +197,9 @@ def test_a_tokenizer_without_bos_says_so_in_the_identity(tmp_path):
 def test_a_chat_template_without_bos_is_mended_by_prepend_bos(llama):
     model, tokenizer = loading.load_model(tiny.params_of(llama))
     tokenizer.chat_template = "{{ messages[0]['content'] }} w9"
-    with pytest.raises(UserError, match=r"row 0: 0 BOS tokens .*; set model\.prepend_bos: true, or model\.chat_template: f"):
+    with pytest.raises(
+        UserError, match=r"row 0: 0 BOS tokens .*; set model\.prepend_bos: true, or model\.chat_template: f"
+    ):
         tokenised((model, tokenizer), ["w1"], chat_template=True)
     assert tokenised((model, tokenizer), ["w1"], chat_template=True, prepend_bos=True).ids == [[2, 7, 15]]
 
@@ -203,7 +215,9 @@ def test_a_chat_template_without_bos_is_mended_by_prepend_bos(llama):
     ],
 )
 def test_robertas_kin_has_fewer_positions_than_its_config_says(tmp_path, model):
-    size = {key: value for key, value in tiny.ENCODER.items() if key != "pad_token_id"} | {"max_position_embeddings": 34}
+    size = {key: value for key, value in tiny.ENCODER.items() if key != "pad_token_id"} | {
+        "max_position_embeddings": 34
+    }
     tiny.save(tmp_path, model(**size), **BERT)
     long = tiny.prompts([50, 30, 3])
     with pytest.raises(UserError, match="row 0: 52 tokens, the model's context has 32"):

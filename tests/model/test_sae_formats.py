@@ -55,7 +55,12 @@ def dictionary(tmp_path, kind, weights=None, **trainer):
     """Of dictionary_learning."""
     said = {"dict_class": kind, "activation_dim": D_IN, "dict_size": D_SAE, "k": K, "layer": LAYER, "lm_name": "org/m"}
     (tmp_path / "config.json").write_text(json.dumps({"trainer": said | trainer, "buffer": {"ctx_len": 64}}))
-    linear = {"encoder.weight": ENCODER, "encoder.bias": B_ENC, "decoder.weight": DECODER.T.contiguous(), "b_dec": B_DEC}
+    linear = {
+        "encoder.weight": ENCODER,
+        "encoder.bias": B_ENC,
+        "decoder.weight": DECODER.T.contiguous(),
+        "b_dec": B_DEC,
+    }
     torch.save(linear if weights is None else weights, tmp_path / "ae.pt")
     return tmp_path
 
@@ -65,7 +70,9 @@ def test_sparsify_takes_its_bias_from_the_input_whatever_its_decoder(tmp_path, n
     check(sparsify(tmp_path, normalize_decoder=normalised), top_k((X - B_DEC) @ ENCODER.T + B_ENC))
 
 
-@pytest.mark.parametrize("option", [{"transcode": True}, {"skip_connection": True}, {"signed": True}, {"activation": "groupmax"}])
+@pytest.mark.parametrize(
+    "option", [{"transcode": True}, {"skip_connection": True}, {"signed": True}, {"activation": "groupmax"}]
+)
 def test_what_sparsify_can_train_beside_saes_is_refused(tmp_path, option):
     with pytest.raises(UserError, match="not supported: an SAE of sparsify with"):
         loaded(sparsify(tmp_path, **option))
@@ -96,7 +103,13 @@ def test_dictionary_learnings_other_places_and_kinds_are_refused(tmp_path):
 def gemma_scope(tmp_path, *parts):
     folder = tmp_path.joinpath(*parts)
     folder.mkdir(parents=True)
-    arrays = {"W_enc": ENCODER.T, "W_dec": DECODER, "b_enc": B_ENC, "b_dec": B_DEC, "threshold": torch.full((D_SAE,), 1.0)}
+    arrays = {
+        "W_enc": ENCODER.T,
+        "W_dec": DECODER,
+        "b_enc": B_ENC,
+        "b_dec": B_DEC,
+        "threshold": torch.full((D_SAE,), 1.0),
+    }
     np.savez(folder / "params.npz", **{name: value.numpy() for name, value in arrays.items()})
     return folder
 
@@ -112,5 +125,7 @@ def test_gemma_scopes_arrays(tmp_path):
 
 def test_a_folder_of_no_known_tool_names_those_that_are_read(tmp_path):
     (tmp_path / "weights.pkl").touch()
-    with pytest.raises(UserError, match=r"no sae_weights\.safetensors \(SAELens\), sae\.safetensors, ae\.pt, params\.npz"):
+    with pytest.raises(
+        UserError, match=r"no sae_weights\.safetensors \(SAELens\), sae\.safetensors, ae\.pt, params\.npz"
+    ):
         loaded(tmp_path)

@@ -194,7 +194,11 @@ def kind(tmp_path, config, arrays=None, **metadata):
     ("config", "metadata", "said"),
     [
         ({"architecture": "abstopk", "k": 3}, {}, "not supported: architecture abstopk; choose one of gated, jumprelu"),
-        ({"architecture": "transcoder", "d_out": D_IN, "apply_b_dec_to_input": False}, {}, "not supported: a transcoder"),
+        (
+            {"architecture": "transcoder", "d_out": D_IN, "apply_b_dec_to_input": False},
+            {},
+            "not supported: a transcoder",
+        ),
         ({"architecture": "standard"}, {"hook_name_out": "blocks.2.hook_mlp_out"}, "not supported: a transcoder"),
         ({"architecture": "standard"}, {"hf_hook_name_out": "model.layers.2.mlp"}, "not supported: a transcoder"),
         ({"architecture": "standard"}, {"hook_head_index": 1}, "not supported: its hook is blocks.2.hook_resid_post"),

@@ -28,7 +28,10 @@ def test_a_model_cut_short_is_the_whole_model(tmp_path, family):
     """MiniCPM3 and ESMC scale by their number of layers; Gemma 3n and 4 share keys with upper layers."""
     tiny.save(tmp_path, tiny.FAMILIES[family])
     for layer in (1, 3):
-        assert tiny.distance(tiny.ours(tmp_path, TEXTS, layer, tokens_per_batch=40), tiny.whole(tmp_path, TEXTS, layer)) < 1e-5
+        assert (
+            tiny.distance(tiny.ours(tmp_path, TEXTS, layer, tokens_per_batch=40), tiny.whole(tmp_path, TEXTS, layer))
+            < 1e-5
+        )
     model, _ = loading.load_model(tiny.params_of(tmp_path, 1))
     assert len(loading.decoder_layers(model)[1]) == 2
     assert model.config.num_hidden_layers == tiny.N_LAYERS
@@ -66,11 +69,15 @@ def test_the_weights_of_dropped_layers_are_never_read(tmp_path, family, monkeypa
 )
 def test_a_model_that_is_no_stack_of_layers_is_refused_in_one_line(tmp_path, make):
     tiny.save(tmp_path, make)
-    with pytest.raises(UserError, match="not supported: .*Model (keeps its layers in no list|is an encoder with a dec)"):
+    with pytest.raises(
+        UserError, match="not supported: .*Model (keeps its layers in no list|is an encoder with a dec)"
+    ):
         loading.load_model(tiny.params_of(tmp_path, 0))
 
 
-@pytest.mark.parametrize("prefix", ["transformer.h.{}.attn.attention.bias", "transformer.h.{}.attn.attention.masked_bias"])
+@pytest.mark.parametrize(
+    "prefix", ["transformer.h.{}.attn.attention.bias", "transformer.h.{}.attn.attention.masked_bias"]
+)
 def test_old_checkpoints_may_hold_causal_masks(tmp_path, prefix):
     tiny.save(tmp_path, tiny.gpt_neo)
     before = tiny.ours(tmp_path, TEXTS)
@@ -86,7 +93,16 @@ def test_a_bias_that_the_class_does_not_know_is_no_mask(tmp_path):
     weights = load_file(tmp_path / "model.safetensors")
     weights["transformer.h.1.attn.attention.q_proj.bias"] = torch.ones(tiny.WIDTH)
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=r"not supported: transformer\.h\.1\.attn\.attention\.q_proj\.bias in the weights"):
+    with pytest.raises(
+        UserError, match=r"not supported: transformer\.h\.1\.attn\.attention\.q_proj\.bias in the weights"
+    ):
+        loading.load_model(tiny.params_of(tmp_path))
+
+
+def test_an_adapter_is_refused_that_transformers_would_pass_over(tmp_path):
+    tiny.save(tmp_path, tiny.FAMILIES["llama"])
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="not supported: an adapter; merge it into the weights"):
         loading.load_model(tiny.params_of(tmp_path))
 
 
@@ -98,7 +114,9 @@ def test_the_whole_model_is_compared_with_where_it_fits(tmp_path, monkeypatch):
     assert whole_model.distance(model, found, params) < 1e-6
     with torch.no_grad():
         model.layers[2].mlp.up_proj.weight.mul_(1.01)  # as a name that we map wrongly would
-    with pytest.raises(UserError, match=r"not supported: MiniCPM3Model up to layer 3 of layers differs from the whole model"):
+    with pytest.raises(
+        UserError, match=r"not supported: MiniCPM3Model up to layer 3 of layers differs from the whole model"
+    ):
         whole_model.distance(model, found, params)
     monkeypatch.setattr(whole_model, "available_memory", lambda: 1000)
     assert whole_model.distance(model, found, params) is None

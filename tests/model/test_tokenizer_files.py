@@ -19,7 +19,20 @@ TEXTS = [
     "Zo\u00eb's caf\u00e9 \u2014 the answer",
 ]
 CLASSES = [None, "LlamaTokenizer", "GPT2Tokenizer", "Qwen2Tokenizer", "BertTokenizer", "GemmaTokenizer", "T5Tokenizer"]
-MODELS = ["llama", "qwen2", "qwen3", "gemma2", "gpt2", "bert", "mistral", "phi3", "opt", "mpt", "deepseek_v3", "roberta"]
+MODELS = [
+    "llama",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gpt2",
+    "bert",
+    "mistral",
+    "phi3",
+    "opt",
+    "mpt",
+    "deepseek_v3",
+    "roberta",
+]
 
 
 def folder_of(tmp_path, family, model_type, kind, **changes):
@@ -86,5 +99,7 @@ def test_a_prompt_that_the_class_splits_otherwise_is_named(tmp_path):
     other.add_tokens(["w1w2"])  # which tokenizer.json does not know
     other.reference = tokenizer.reference
     assert tokenise(model, tokenizer, ["w1", "w3"], params).ids == [[2, 7], [2, 9]]
-    with pytest.raises(UserError, match=r"row 1: TokenizersBackend gives other tokens than tokenizer\.json \(1 such rows\)"):
+    with pytest.raises(
+        UserError, match=r"row 1: TokenizersBackend gives other tokens than tokenizer\.json \(1 such rows\)"
+    ):
         tokenise(model, other, ["w1", "w1w2 w3"], params)

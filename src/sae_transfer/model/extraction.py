@@ -62,7 +62,6 @@ def measured(model: "PreTrainedModel", tokens: Tokens, params: ModelParams) -> B
     Raises:
         UserError: as `invariance.measure`.
     """
-
     every_layer = decoder_layers(model)[1]
     layers = {layer: every_layer[layer] for layer in params.layers}
 

@@ -71,6 +71,8 @@ def _load(params: ModelParams, *, head: bool) -> tuple["PreTrainedModel", "PreTr
     device = available_device(params.device)
     with _explained(params), _quiet():
         source = _source(params)
+        if tokenizer_files.file_of(params.name, "adapter_config.json", source):  # read only where peft is installed
+            raise UserError(f"model {params.name}: not supported: an adapter; merge it into the weights and save them")
         tokenizer = tokenizer_files.load(params.name, source)
         outer = _config(params, source)
         config = outer.get_text_config()

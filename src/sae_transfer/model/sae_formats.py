@@ -56,7 +56,9 @@ def sparsify(path: str | Path, device: str | None = None, cfg_overrides: Mapping
             raise ValueError(f"not supported: an SAE of sparsify with {option}")
     if said.get("activation", "topk") != "topk":
         raise ValueError(f"not supported: an SAE of sparsify with activation {said['activation']}")
-    config, weights = loaders.sparsify_disk_loader(path, device=device or "cpu", cfg_overrides=dict(cfg_overrides or {}))
+    config, weights = loaders.sparsify_disk_loader(
+        path, device=device or "cpu", cfg_overrides=dict(cfg_overrides or {})
+    )
     if tuple(weights["W_dec"].shape) != (config["d_sae"], config["d_in"]):
         weights["W_dec"] = weights["W_dec"].T.contiguous()
     return config | {"apply_b_dec_to_input": True}, weights
@@ -116,7 +118,9 @@ def gemma_scope(path: str | Path, device: str | None = None, cfg_overrides: Mapp
     layer = re.search(r"layer_(\d+)", named)
     with np.load(Path(path) / "params.npz") as arrays:
         weights = {
-            re.sub("^w_", "W_", key.lower() if key[:1] == "W" else key): torch.from_numpy(arrays[key]).to(device or "cpu")
+            re.sub("^w_", "W_", key.lower() if key[:1] == "W" else key): torch.from_numpy(arrays[key]).to(
+                device or "cpu"
+            )
             for key in arrays
         }
     d_in, d_sae = weights["W_enc"].shape

@@ -95,7 +95,7 @@ def load_sae(name: str, params: SaeParams, identity: Path = Path()) -> Any:
     metadata.revision = _one_commit(name, commits)
     metadata.pinned = None if params.release is None else pinned is not None
     _check_kind(name, sae)
-    _check(name, params, metadata, sae.cfg.normalize_activations)
+    _check(name, params, sae.cfg)
     _check_rows(name, sae.eval())
     return sae
 
@@ -162,7 +162,11 @@ def _check_kind(name: str, sae: Any) -> None:
     kind, metadata = str(sae.cfg.architecture()), sae.cfg.metadata
     out = metadata.hook_name_out or metadata.hf_hook_name_out
     read = metadata.hook_name or metadata.hf_hook_name
-    if "transcoder" in kind or (out is not None and out != read) or getattr(sae.cfg, "d_out", sae.cfg.d_in) != sae.cfg.d_in:
+    if (
+        "transcoder" in kind
+        or (out is not None and out != read)
+        or getattr(sae.cfg, "d_out", sae.cfg.d_in) != sae.cfg.d_in
+    ):
         raise UserError(
             f"saes.{name}: not supported: a transcoder ({kind}); it does not reconstruct what it reads; choose an SAE"
         )
@@ -195,10 +199,11 @@ def _check_rows(name: str, sae: Any) -> None:
         )
 
 
-def _check(name: str, params: SaeParams, metadata: Any, normalisation: str) -> None:
+def _check(name: str, params: SaeParams, cfg: Any) -> None:
+    metadata, normalisation, reshaped = cfg.metadata, cfg.normalize_activations, cfg.reshape_activations
     hook = metadata.hook_name or metadata.hf_hook_name
     layer = params.layer if hook is None else layer_of(hook)
-    if layer is None or metadata.hook_head_index is not None:
+    if layer is None or metadata.hook_head_index is not None or reshaped not in (None, "none"):
         raise UserError(
             f"saes.{name}: not supported: its hook is {hook}, which is not on the residual stream of the text model; "
             "choose another SAE"
@@ -277,8 +282,12 @@ def check_fits(
         problems.append(f"was trained on {trained_on}, but model.name is {made['model']}")
     trained_at = _revision(metadata)
     if on_hub and trained_at is not None and trained_at not in (revision, made["revision"]):
-        problems.append(f"was trained on revision {trained_at}, but model.revision is {revision}; set it to {trained_at}")
-    if metadata.prepend_bos and made["adds_bos"] is False:  # None: there is no BOS, and loaders that say so say too much
+        problems.append(
+            f"was trained on revision {trained_at}, but model.revision is {revision}; set it to {trained_at}"
+        )
+    if (
+        metadata.prepend_bos and made["adds_bos"] is False
+    ):  # None: there is no BOS, and loaders that say so say too much
         problems.append("was trained on prompts that start with BOS, and these do not; set model.prepend_bos: true")
     if problems and not params.override:
         raise UserError(

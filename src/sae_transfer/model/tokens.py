@@ -115,7 +115,10 @@ def context(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> i
 
     RoBERTa and its kin count positions from after the padding's, so that two of 514 are no token's.
     """
-    limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**30, tokenizer.model_max_length]
+    limits = [
+        getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**30,
+        tokenizer.model_max_length,
+    ]
     for name, module in model.named_modules():
         padding = getattr(module, "padding_idx", None)
         if name.endswith("position_embeddings") and padding is not None:
@@ -183,7 +186,12 @@ def _encode(tokenizer: "PreTrainedTokenizerBase", texts: list[str], special: boo
         return []
     try:
         encoded = tokenizer(
-            texts, add_special_tokens=special, padding=False, truncation=False, return_attention_mask=False, verbose=False
+            texts,
+            add_special_tokens=special,
+            padding=False,
+            truncation=False,
+            return_attention_mask=False,
+            verbose=False,
         )
     except Exception as error:  # the tokenizers library raises no narrower one
         raise UserError(f"model {tokenizer.name_or_path}: its tokenizer fails on the prompts ({error})") from error
@@ -223,9 +231,7 @@ def _check_control_tokens(
             )
 
 
-def _check_unknown(
-    tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], bare: Sequence[Sequence[int]]
-) -> None:
+def _check_unknown(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], bare: Sequence[Sequence[int]]) -> None:
     """Refuses prompts of which the tokenizer knows too little; where it knows no unknown word, it drops what it lacks."""
     if empty := [row for row, ids in enumerate(bare) if not ids]:
         raise UserError(f"row {empty[0]}: no token for any of its text; the tokenizer is of other texts than these")
