@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-import transformers as T
+import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModel, PreTrainedTokenizerFast
 
@@ -32,57 +32,57 @@ PLAIN = {"vocab_size": len(VOCABULARY), "hidden_size": WIDTH}
 
 def phi3():
     sizes = GROUPED | {"max_position_embeddings": 256, "original_max_position_embeddings": 32}
-    return T.Phi3ForCausalLM(T.Phi3Config(**sizes, rope_parameters=LONGROPE))
+    return hf.Phi3ForCausalLM(hf.Phi3Config(**sizes, rope_parameters=LONGROPE))
 
 
 def gemma4(shared):
     sizes = SHAPE | {"num_key_value_heads": 1, "head_dim": 16, "layer_types": KINDS, "num_kv_shared_layers": shared}
-    return T.Gemma4ForCausalLM(T.Gemma4TextConfig(**sizes, **PER_LAYER))
+    return hf.Gemma4ForCausalLM(hf.Gemma4TextConfig(**sizes, **PER_LAYER))
 
 
 def gemma3n():
     sizes = GROUPED | {"head_dim": 16, "layer_types": KINDS, "num_kv_shared_layers": 3, "laurel_rank": 4}
-    text = T.Gemma3nTextConfig(**sizes, **PER_LAYER, activation_sparsity_pattern=[0.0] * N_LAYERS)
-    return T.Gemma3nForCausalLM(text)
+    text = hf.Gemma3nTextConfig(**sizes, **PER_LAYER, activation_sparsity_pattern=[0.0] * N_LAYERS)
+    return hf.Gemma3nForCausalLM(text)
 
 
 def gpt_neo():
     size = {"num_layers": N_LAYERS, "num_heads": 2, "attention_types": [[["global", "local"], N_LAYERS // 2]]}
-    return T.GPTNeoForCausalLM(
-        T.GPTNeoConfig(**PLAIN, **size, window_size=4, max_position_embeddings=64, bos_token_id=2, eos_token_id=1)
+    return hf.GPTNeoForCausalLM(
+        hf.GPTNeoConfig(**PLAIN, **size, window_size=4, max_position_embeddings=64, bos_token_id=2, eos_token_id=1)
     )
 
 
 FAMILIES = {
-    "llama": lambda: T.LlamaForCausalLM(T.LlamaConfig(**GROUPED)),
-    "minicpm3": lambda: T.MiniCPM3ForCausalLM(T.MiniCPM3Config(**GROUPED, **LATENT)),
-    "esmc": lambda: T.EsmcForMaskedLM(T.EsmcConfig(**SHAPE)),
+    "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**GROUPED)),
+    "minicpm3": lambda: hf.MiniCPM3ForCausalLM(hf.MiniCPM3Config(**GROUPED, **LATENT)),
+    "esmc": lambda: hf.EsmcForMaskedLM(hf.EsmcConfig(**SHAPE)),
     "gemma3n": gemma3n,
     "gemma4": lambda: gemma4(0),
     "gemma4_shared": lambda: gemma4(3),
-    "mamba": lambda: T.MambaForCausalLM(T.MambaConfig(**PLAIN, num_hidden_layers=N_LAYERS, state_size=8)),
-    "jamba": lambda: T.JambaForCausalLM(
-        T.JambaConfig(**GROUPED, mamba_d_state=8, num_experts=2, use_mamba_kernels=False)
+    "mamba": lambda: hf.MambaForCausalLM(hf.MambaConfig(**PLAIN, num_hidden_layers=N_LAYERS, state_size=8)),
+    "jamba": lambda: hf.JambaForCausalLM(
+        hf.JambaConfig(**GROUPED, mamba_d_state=8, num_experts=2, use_mamba_kernels=False)
     ),
-    "recurrent_gemma": lambda: T.RecurrentGemmaForCausalLM(
-        T.RecurrentGemmaConfig(**GROUPED, lru_width=WIDTH, attention_window_size=4)
+    "recurrent_gemma": lambda: hf.RecurrentGemmaForCausalLM(
+        hf.RecurrentGemmaConfig(**GROUPED, lru_width=WIDTH, attention_window_size=4)
     ),
-    "mixtral": lambda: T.MixtralForCausalLM(T.MixtralConfig(**GROUPED, num_local_experts=4)),
+    "mixtral": lambda: hf.MixtralForCausalLM(hf.MixtralConfig(**GROUPED, num_local_experts=4)),
     "gpt_neo": gpt_neo,
-    "gpt_neox": lambda: T.GPTNeoXForCausalLM(T.GPTNeoXConfig(**SHAPE)),
-    "opt": lambda: T.OPTForCausalLM(T.OPTConfig(**SHAPE, ffn_dim=WIDTH, word_embed_proj_dim=WIDTH)),
-    "openai_gpt": lambda: T.OpenAIGPTLMHeadModel(
-        T.OpenAIGPTConfig(vocab_size=len(VOCABULARY), n_embd=WIDTH, n_layer=N_LAYERS, n_head=2, n_positions=64)
+    "gpt_neox": lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**SHAPE)),
+    "opt": lambda: hf.OPTForCausalLM(hf.OPTConfig(**SHAPE, ffn_dim=WIDTH, word_embed_proj_dim=WIDTH)),
+    "openai_gpt": lambda: hf.OpenAIGPTLMHeadModel(
+        hf.OpenAIGPTConfig(vocab_size=len(VOCABULARY), n_embd=WIDTH, n_layer=N_LAYERS, n_head=2, n_positions=64)
     ),
-    "distilbert": lambda: T.DistilBertForMaskedLM(
-        T.DistilBertConfig(vocab_size=len(VOCABULARY), dim=WIDTH, hidden_dim=WIDTH, n_layers=N_LAYERS, n_heads=2)
+    "distilbert": lambda: hf.DistilBertForMaskedLM(
+        hf.DistilBertConfig(vocab_size=len(VOCABULARY), dim=WIDTH, hidden_dim=WIDTH, n_layers=N_LAYERS, n_heads=2)
     ),
-    "electra": lambda: T.ElectraForPreTraining(T.ElectraConfig(**ENCODER, embedding_size=WIDTH)),
-    "modernbert": lambda: T.ModernBertForMaskedLM(
-        T.ModernBertConfig(**ENCODER, pad_token_id=0, cls_token_id=4, sep_token_id=5)
+    "electra": lambda: hf.ElectraForPreTraining(hf.ElectraConfig(**ENCODER, embedding_size=WIDTH)),
+    "modernbert": lambda: hf.ModernBertForMaskedLM(
+        hf.ModernBertConfig(**ENCODER, pad_token_id=0, cls_token_id=4, sep_token_id=5)
     ),
-    "smolvlm": lambda: T.SmolVLMForConditionalGeneration(
-        T.SmolVLMConfig(
+    "smolvlm": lambda: hf.SmolVLMForConditionalGeneration(
+        hf.SmolVLMConfig(
             text_config={"model_type": "llama", **GROUPED},
             vision_config={
                 "hidden_size": 32,
@@ -93,10 +93,10 @@ FAMILIES = {
         )
     ),
     "phi3_longrope": phi3,
-    "fnet": lambda: T.FNetForMaskedLM(
-        T.FNetConfig(**{key: value for key, value in ENCODER.items() if key != "num_attention_heads"})
+    "fnet": lambda: hf.FNetForMaskedLM(
+        hf.FNetConfig(**{key: value for key, value in ENCODER.items() if key != "num_attention_heads"})
     ),
-    "convbert": lambda: T.ConvBertForMaskedLM(T.ConvBertConfig(**ENCODER, embedding_size=WIDTH)),
+    "convbert": lambda: hf.ConvBertForMaskedLM(hf.ConvBertConfig(**ENCODER, embedding_size=WIDTH)),
 }
 
 

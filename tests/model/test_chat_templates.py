@@ -10,7 +10,8 @@ from sae_transfer.model.chat_templates import rendered
 from sae_transfer.model.model_params import ModelParams
 from sae_transfer.pipeline import extract
 
-THINKING = "{{ messages[0]['content'] }} now{% if enable_thinking is defined and not enable_thinking %} <think></think>{% endif %}"
+OFF = "enable_thinking is defined and not enable_thinking"
+THINKING = f"{{{{ messages[0]['content'] }}}} now{{% if {OFF} %}} <think></think>{{% endif %}}"
 PARAMS = {"name": "m", "identity": "m", "layers": [0]}
 
 

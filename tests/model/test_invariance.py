@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-import transformers as T
+import transformers as hf
 
 import tiny_models as tiny
 from sae_transfer.core.errors import UserError
 from sae_transfer.model import extraction, invariance, loading
-from sae_transfer.model.invariance import Batching, Unstable, measure
+from sae_transfer.model.invariance import Batching, UnstableError, measure
 from sae_transfer.model.tokens import tokenise
 
 IDS = [list(range(1, n + 1)) for n in (3, 9, 5, 12, 12, 4)]
@@ -50,10 +50,11 @@ def test_what_was_measured_decides_how_prompts_are_batched(effect, padded, equal
 
 def test_a_row_that_depends_on_any_other_row_is_refused():
     with pytest.raises(
-        Unstable, match=r"beside other prompts, also beside those of its length \(relative difference 1\)"
+        UnstableError,
+        match=r"beside other prompts, also beside those of its length \(relative difference 1\); set model.tokens_per_batch: 1",
     ):
         measure(model(beside), IDS, AT, 8192, 1e-4)
-    with pytest.raises(Unstable, match="beside"):  # where all prompts have one length
+    with pytest.raises(UnstableError, match="beside"):  # where all prompts have one length
         measure(model(beside), [[1, 2, 3], [1, 4, 2]], [2, 2], 8192, 1e-4)
 
 
@@ -64,12 +65,12 @@ def test_a_model_that_keeps_what_the_last_batch_set_is_refused():
         most.append(max(map(len, ids)))
         return float(max(most))
 
-    with pytest.raises(Unstable, match="from run to run"):
+    with pytest.raises(UnstableError, match="from run to run"):
         measure(model(grows), IDS, AT, 8192, 1e-4)
 
 
 def test_nan_in_a_padded_batch_is_no_agreement():
-    with pytest.raises(Unstable, match="inf"):
+    with pytest.raises(UnstableError, match="inf"):
         measure(model(lambda ids, _row: float("nan") if len(ids) > 1 else 0.0), IDS, AT, 8192, 1e-4)
 
 
@@ -123,7 +124,7 @@ def test_families_whose_rows_depend_on_the_longest_are_read_without_padding(tmp_
 
 
 def test_a_model_that_draws_at_random_is_refused(tmp_path):
-    tiny.save(tmp_path, T.BertForMaskedLM(T.BertConfig(**tiny.ENCODER)))
+    tiny.save(tmp_path, hf.BertForMaskedLM(hf.BertConfig(**tiny.ENCODER)))
     params = tiny.params_of(tmp_path)
     loaded, tokenizer = loading.load_model(params)
     with pytest.raises(

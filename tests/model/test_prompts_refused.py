@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import transformers as T
+import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -116,15 +116,15 @@ def test_last_is_read_before_what_a_decoders_tokenizer_appends(tmp_path, llama):
 
 
 def test_an_encoder_is_read_at_its_closing_token(tmp_path):
-    tiny.save(tmp_path, T.BertForMaskedLM(T.BertConfig(**tiny.ENCODER)), **BERT)
+    tiny.save(tmp_path, hf.BertForMaskedLM(hf.BertConfig(**tiny.ENCODER)), **BERT)
     params = tiny.params_of(tmp_path)
     found = tokens.tokenise(*loading.load_model(params), ["w1 w2"], params)
     assert (found.ids, found.at) == ([[4, 7, 8, 5]], [3])
 
 
 def test_a_decoder_with_an_encoders_tokenizer_is_read_before_sep(tmp_path):
-    config = T.ModernBertDecoderConfig(**tiny.ENCODER, pad_token_id=0, cls_token_id=4, sep_token_id=5)
-    tiny.save(tmp_path, T.ModernBertDecoderForCausalLM(config), **BERT)
+    config = hf.ModernBertDecoderConfig(**tiny.ENCODER, pad_token_id=0, cls_token_id=4, sep_token_id=5)
+    tiny.save(tmp_path, hf.ModernBertDecoderForCausalLM(config), **BERT)
     params = tiny.params_of(tmp_path)
     found = tokens.tokenise(*loading.load_model(params), ["w1 w2"], params)
     assert (found.ids, found.at) == ([[4, 7, 8, 5]], [2])
@@ -143,7 +143,7 @@ def test_the_odds_are_those_before_what_the_tokenizer_appends(tmp_path, llama):
 
 
 @pytest.mark.parametrize(
-    "model", [lambda: T.BertForMaskedLM(T.BertConfig(**tiny.ENCODER)), tiny.FAMILIES["modernbert"]]
+    "model", [lambda: hf.BertForMaskedLM(hf.BertConfig(**tiny.ENCODER)), tiny.FAMILIES["modernbert"]]
 )
 def test_a_model_that_sees_later_words_has_no_next_one(tmp_path, model):
     tiny.save(tmp_path, model(), **BERT)
@@ -153,8 +153,8 @@ def test_a_model_that_sees_later_words_has_no_next_one(tmp_path, model):
 
 
 def test_a_bert_that_was_made_a_decoder_has_a_next_word(tmp_path):
-    config = T.BertConfig(**tiny.ENCODER, is_decoder=True)
-    tiny.save(tmp_path, T.BertLMHeadModel(config), **BERT)
+    config = hf.BertConfig(**tiny.ENCODER, is_decoder=True)
+    tiny.save(tmp_path, hf.BertLMHeadModel(config), **BERT)
     params = tiny.params_of(tmp_path)
     assert np.isfinite(verbal.answering_log_odds(*loading.load_causal_model(params), ["w1 w2"], [7], params)).all()
 
@@ -164,8 +164,8 @@ def test_a_checkpoint_with_vision_is_asked_through_its_own_head(tmp_path, tied):
     text = {"model_type": "cohere2", **tiny.GROUPED, "head_dim": 16}  # whose own class would scale the logits
     vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     vision |= {"model_type": "siglip_vision_model", "image_size": 16, "patch_size": 8}
-    config = T.AyaVisionConfig(text_config=text, vision_config=vision, tie_word_embeddings=tied)
-    whole = T.AyaVisionForConditionalGeneration(config).eval()
+    config = hf.AyaVisionConfig(text_config=text, vision_config=vision, tie_word_embeddings=tied)
+    whole = hf.AyaVisionForConditionalGeneration(config).eval()
     tiny.save(tmp_path, whole)
     params, texts = tiny.params_of(tmp_path), tiny.prompts([4, 9])
     model, tokenizer = loading.load_causal_model(params)
@@ -207,11 +207,11 @@ def test_a_chat_template_without_bos_is_mended_by_prepend_bos(llama):
 @pytest.mark.parametrize(
     "model",
     [
-        lambda **size: T.RobertaForMaskedLM(T.RobertaConfig(**size, pad_token_id=1)),
-        lambda **size: T.XLMRobertaForMaskedLM(T.XLMRobertaConfig(**size, pad_token_id=1)),
-        lambda **size: T.CamembertForMaskedLM(T.CamembertConfig(**size, pad_token_id=1)),
-        lambda **size: T.MPNetForMaskedLM(T.MPNetConfig(**size, pad_token_id=1)),
-        lambda **size: T.Data2VecTextForMaskedLM(T.Data2VecTextConfig(**size, pad_token_id=1)),
+        lambda **size: hf.RobertaForMaskedLM(hf.RobertaConfig(**size, pad_token_id=1)),
+        lambda **size: hf.XLMRobertaForMaskedLM(hf.XLMRobertaConfig(**size, pad_token_id=1)),
+        lambda **size: hf.CamembertForMaskedLM(hf.CamembertConfig(**size, pad_token_id=1)),
+        lambda **size: hf.MPNetForMaskedLM(hf.MPNetConfig(**size, pad_token_id=1)),
+        lambda **size: hf.Data2VecTextForMaskedLM(hf.Data2VecTextConfig(**size, pad_token_id=1)),
     ],
 )
 def test_robertas_kin_has_fewer_positions_than_its_config_says(tmp_path, model):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-import transformers as T
+import transformers as hf
 from safetensors.torch import load_file, save_file
 from transformers import core_model_loading
 
@@ -60,17 +60,19 @@ def test_the_weights_of_dropped_layers_are_never_read(tmp_path, family, monkeypa
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: T.AlbertForMaskedLM(T.AlbertConfig(**tiny.ENCODER, embedding_size=32)),  # one layer for all
-        lambda: T.XLMWithLMHeadModel(T.XLMConfig(vocab_size=36, emb_dim=32, n_layers=4, n_heads=2)),  # parts of layers
-        lambda: T.BartForConditionalGeneration(
-            T.BartConfig(vocab_size=36, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2)
+        lambda: hf.AlbertForMaskedLM(hf.AlbertConfig(**tiny.ENCODER, embedding_size=32)),  # one layer for all
+        lambda: hf.XLMWithLMHeadModel(
+            hf.XLMConfig(vocab_size=36, emb_dim=32, n_layers=4, n_heads=2)
+        ),  # parts of layers
+        lambda: hf.BartForConditionalGeneration(
+            hf.BartConfig(vocab_size=36, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2)
         ),
     ],
 )
 def test_a_model_that_is_no_stack_of_layers_is_refused_in_one_line(tmp_path, make):
     tiny.save(tmp_path, make)
     with pytest.raises(
-        UserError, match="not supported: .*Model (keeps its layers in no list|is an encoder with a dec)"
+        UserError, match=r"not supported: .*Model (keeps its layers in no list|is an encoder with a dec)"
     ):
         loading.load_model(tiny.params_of(tmp_path, 0))
 

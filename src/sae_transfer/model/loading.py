@@ -178,11 +178,11 @@ def _built_up_to(kind: type["PreTrainedModel"], path: str, last: int) -> Iterato
         setattr(holder, name, getattr(holder, name)[: last + 1])
         self.layer_list = path
 
-    kind.__init__ = build  # type: ignore[method-assign]
+    kind.__init__ = build
     try:
         yield
     finally:
-        kind.__init__ = whole  # type: ignore[method-assign]
+        kind.__init__ = whole
 
 
 def _placement(params: ModelParams) -> dict[str, Any]:
@@ -324,7 +324,7 @@ def _checkpoint_shapes(params: ModelParams) -> dict[str, list[int]]:
     """Name and shape of every tensor of the checkpoint, from the heads of its files."""
     from safetensors import safe_open
 
-    shapes = {}
+    shapes = dict[str, list[int]]()
     for path in tokenizer_files.folder_of(params.name, _source(params)).glob("*.safetensors"):
         with safe_open(path, framework="numpy") as file:
             shapes |= {key: file.get_slice(key).get_shape() for key in file.keys()}

@@ -55,9 +55,8 @@ class ModelParams(ParamsSection):
     tokens_per_batch: int = Field(default=8192, gt=0)
     shard_rows: int = Field(default=4096, gt=0)  # prompts that are extracted together, and kept in one file
     chat_template: bool = False
-    chat_template_kwargs: dict[
-        str, bool | int | str
-    ] = {}  # what the template lets one choose: {enable_thinking: false}
+    # what the template lets one choose: {enable_thinking: false}
+    chat_template_kwargs: dict[str, bool | int | str] = Field(default_factory=dict)
     position: Literal["last", "last_content"] = "last"
     prepend_bos: bool = False  # before prompts to which the tokenizer adds none (GPT-2), for SAEs that were trained so
     truncate: bool = False

@@ -101,7 +101,7 @@ def load_sae(name: str, params: SaeParams, identity: Path = Path()) -> Any:
 
 
 def _is_sparsify(release: str | None) -> bool:
-    return registry().get(release or "", {}).get("conversion_func") == "sparsify"
+    return bool(registry().get(release or "", {}).get("conversion_func") == "sparsify")
 
 
 def _explained(params: SaeParams, pinned: str | None, error: Exception) -> str:
@@ -217,14 +217,14 @@ def _check(name: str, params: SaeParams, cfg: Any) -> None:
         )
     if normalisation not in FOLDED:
         raise UserError(
-            f"saes.{name}: not supported: normalize_activations = {normalisation} is not folded into its weights, so its "
-            "features would be wrong; fold it with SAELens before saving"
+            f"saes.{name}: not supported: normalize_activations = {normalisation} is not folded into its weights, so "
+            "its features would be wrong; fold it with SAELens before saving"
         )
     asked = {option for option, on in (metadata.model_from_pretrained_kwargs or {}).items() if on}
     if unknown := sorted(asked - HARMLESS - SEEN_TO):
         raise UserError(
-            f"saes.{name}: not supported: it was trained on a model rewritten by {', '.join(unknown)}, which is not done "
-            "here; choose another SAE"
+            f"saes.{name}: not supported: it was trained on a model rewritten by {', '.join(unknown)}, which is not "
+            "done here; choose another SAE"
         )
 
 

@@ -1,8 +1,8 @@
 """Prompts as token ids, and the token of each at which the residual stream is read. Takes a tokenizer, imports none.
 
 `position: last` is the last token that the model sees before what the tokenizer itself appends (EOS); an encoder is
-read at its closing [SEP], which sums up the prompt. `last_content` is the token that holds the last visible character of
-the prompt itself, before what a chat template or an encoder appends:
+read at its closing [SEP], which sums up the prompt. `last_content` is the token that holds the last visible character
+of the prompt itself, before what a chat template or an encoder appends:
 
 | tokenizer                  | `last`                                    | `last_content`                  |
 |----------------------------|-------------------------------------------|---------------------------------|
@@ -232,7 +232,7 @@ def _check_control_tokens(
 
 
 def _check_unknown(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], bare: Sequence[Sequence[int]]) -> None:
-    """Refuses prompts of which the tokenizer knows too little; where it knows no unknown word, it drops what it lacks."""
+    """Refuses prompts of which the tokenizer knows too little. One without unknown words drops what it lacks."""
     if empty := [row for row, ids in enumerate(bare) if not ids]:
         raise UserError(f"row {empty[0]}: no token for any of its text; the tokenizer is of other texts than these")
     unknown = _unknown_id(tokenizer)
