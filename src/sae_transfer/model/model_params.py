@@ -10,7 +10,6 @@ from sae_transfer.core.params_section import ParamsSection, Place
 
 HUB_ID = re.compile(r"(?!models/)\w[\w.-]*(/\w[\w.-]*)?")
 
-
 # Arguments of transformers' `apply_chat_template` itself, which decide what it returns.
 OURS = {
     *("conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize", "padding"),
@@ -74,9 +73,8 @@ class ModelParams(Weights):
     tokens_per_batch: int = Field(default=8192, gt=0)
     shard_rows: int = Field(default=4096, gt=0)  # prompts that are extracted together, and kept in one file
     chat_template: bool = False
-    chat_template_kwargs: dict[
-        str, bool | int | str
-    ] = {}  # what the template lets one choose: {enable_thinking: false}
+    # what the template lets one choose: {enable_thinking: false}
+    chat_template_kwargs: dict[str, bool | int | str] = Field(default_factory=dict)
     position: Literal["last", "last_content"] = "last"
     prepend_bos: bool = False  # before prompts to which the tokenizer adds none (GPT-2), for SAEs that were trained so
     truncate: bool = False
