@@ -280,7 +280,7 @@ def test_bar_only_when_asked(gemma2, capsys):
     residual_stream(model, tokenizer, PROMPTS, params, progress=True)
     out, err = capsys.readouterr()
     assert out == ""
-    assert "prompts/s" in err
+    assert "tokens/s" in err
 
 
 def test_batches_keep_to_the_budget():

@@ -1,5 +1,6 @@
 """`sae-transfer check` and `summary`: what looks after a study."""
 
+from sae_transfer.cli.data_commands import samples_shown
 from sae_transfer.core import files, paths
 
 
@@ -10,6 +11,8 @@ def check() -> None:
 
     params = Params.read()
     notes = checks.check(params)
+    for name, samples in checks.samples(params).items():
+        print("\n  ".join([name, *samples_shown(samples)]))
     notes += [
         f"{name} is unpinned: another run may take another version; `sae-transfer preset pin` pins it"
         for name in presets.unpinned(params)

@@ -1,8 +1,9 @@
 """A study checked before it runs: all that params, local files and local configurations can tell, in seconds."""
 
 import json
-from collections.abc import Mapping
-from itertools import permutations
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,19 @@ import pandas as pd
 
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.files import missing
-from sae_transfer.data import splits
+from sae_transfer.data import cues, overview
 from sae_transfer.data.example import Example
 from sae_transfer.data.loaders import loader_registry
-from sae_transfer.data.overlap import overlapping
+from sae_transfer.data.loaders.loader_registry import DatasetParams
+from sae_transfer.data.overlap import Content, normalised, shared
+from sae_transfer.data.overview import Sample
+from sae_transfer.data.prompt_templates import render
 from sae_transfer.data.sources import restore_command
 from sae_transfer.model import pins
 from sae_transfer.model.saes import layer_of
 from sae_transfer.pipeline import presets, versioning
 from sae_transfer.pipeline.params import Params
 from sae_transfer.stats.intervals import MIN_GROUPS, effective_groups
-
-Split = tuple[list[Example], list[Example]]
 
 
 def check(params: Params) -> list[str]:
@@ -86,26 +88,57 @@ def _check_sae(params: Params, name: str, config: dict[str, Any]) -> None:
         raise UserError(f"params.yaml: saes.{name}.layer = {sae.layer}, but its hook is {hook}; set it to {layer}")
 
 
-def _split(params: Params, name: str) -> Split:
-    dataset = params.datasets[name]
-    rows, test_rows = loader_registry.load(name, dataset)
-    return splits.split(rows, test_rows, dataset.n_train, dataset.n_test, params.seed, name, dataset.question_rule)
+@dataclass(frozen=True)
+class _Dataset:
+    """A dataset's rows as loaded, and those that the study takes."""
+
+    pool: list[Example]
+    train: list[Example]
+    test: list[Example]
 
 
-def notes(params: Params) -> list[str]:
-    """What the datasets leave open: test rows that another one trains on, and test sets too small for intervals.
+def _loaded(params: Params, name: str) -> _Dataset:
+    rows, test_rows = loader_registry.load(name, params.datasets[name])
+    train, test = loader_registry.split(name, params.datasets[name], params.seed, rows, test_rows)
+    return _Dataset([*rows, *(test_rows or ())], train, test)
+
+
+def notes(params: Params, names: Sequence[str] | None = None, ends: Mapping[str, list[str]] | None = None) -> list[str]:
+    """What the datasets leave open: rows that they share, what tells the label without a model, small test sets.
+
+    Args:
+        params: of the study.
+        names: which datasets; by default the study's.
+        ends: by dataset, the last token of each test row's prompt, where a tokenizer is at hand.
 
     Raises:
         UserError: a dataset cannot be loaded or split.
     """
-    parts = {name: _split(params, name) for name in params.study.datasets}
-    return [*_shared_rows(parts), *_few_groups(parts)]
+    datasets = {name: _loaded(params, name) for name in (params.study.datasets if names is None else names)}
+    rows = {name: _rows(params.datasets[name], of.test, (ends or {}).get(name)) for name, of in datasets.items()}
+    return [*_shared_rows(datasets), *cues.warnings(rows), *_few_groups(datasets)]
 
 
-def _few_groups(split: Mapping[str, Split]) -> list[str]:
+def samples(params: Params) -> dict[str, list[Sample]]:
+    """By dataset of the study, two prompts of each label as the model will read them, with their last words."""
+    found = {}
+    for name in params.study.datasets:
+        test = _loaded(params, name).test
+        prompts = list(_rows(params.datasets[name], test)["prompt"])
+        found[name] = overview.samples(test, prompts, [prompt.split()[-overview.LAST :] for prompt in prompts])
+    return found
+
+
+def _rows(dataset: DatasetParams, test: Sequence[Example], ends: list[str] | None = None) -> pd.DataFrame:
+    table = pd.DataFrame({name: [getattr(row, name) for row in test] for name in ("context", "question", "label")})
+    prompts = [render(dataset.template, row.context, row.question, finished=row.finished) for row in test]
+    return table.assign(prompt=prompts) if ends is None else table.assign(prompt=prompts, ends=ends)
+
+
+def _few_groups(datasets: Mapping[str, _Dataset]) -> list[str]:
     told = []
-    for name, (_, test) in split.items():
-        n = effective_groups(np.array([row.label for row in test]), np.array([row.group for row in test]))
+    for name, of in datasets.items():
+        n = effective_groups(np.array([row.label for row in of.test]), np.array([row.group for row in of.test]))
         if n < MIN_GROUPS:
             told.append(
                 f"the test rows of {name} are worth {n:.1f} groups, fewer than {MIN_GROUPS}: "
@@ -114,15 +147,23 @@ def _few_groups(split: Mapping[str, Split]) -> list[str]:
     return told
 
 
-def _shared_rows(split: Mapping[str, Split]) -> list[str]:
-    parts = {name: [_contents(part) for part in each] for name, each in split.items()}
-    counts = {(a, b): int(overlapping(parts[b][1], parts[a][0]).sum()) for a, b in permutations(parts, 2)}
-    return [
-        f"{n} of {len(parts[b][1])} test rows of {b} stand among {a}'s training rows: they are left out of {a} -> {b}"
-        for (a, b), n in counts.items()
-        if n
-    ]
+def _shared_rows(datasets: Mapping[str, _Dataset]) -> list[str]:
+    pools, trains, tests = (
+        {name: [_content(row) for row in getattr(of, part)] for name, of in datasets.items()}
+        for part in ("pool", "train", "test")
+    )
+    told = []
+    for a, b in combinations(datasets, 2):
+        if n := int(shared(pools[b], pools[a]).sum()):
+            told.append(f"{a} and {b} share rows: {n:,} of the {len(pools[b]):,} rows of {b} stand in {a} too")
+    for a, b in permutations(datasets, 2):
+        if n := int(shared(tests[b], trains[a]).sum()):
+            told.append(
+                f"{n} of {len(tests[b])} test rows of {b} stand among {a}'s training rows: "
+                f"they are left out of {a} -> {b}"
+            )
+    return told
 
 
-def _contents(rows: list[Example]) -> pd.DataFrame:
-    return pd.DataFrame({"context": [row.context for row in rows], "question": [row.question for row in rows]})
+def _content(row: Example) -> Content:
+    return normalised(row.context), normalised(row.question)

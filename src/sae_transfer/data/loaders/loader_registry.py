@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import field_validator, model_validator
+from pydantic import PositiveInt, field_validator, model_validator
 
 from sae_transfer.core.errors import UserError, closest
 from sae_transfer.core.files import missing
 from sae_transfer.core.params_section import ParamsSection, Place
-from sae_transfer.data import sources
+from sae_transfer.data import sources, splits
 from sae_transfer.data.example import ANSWERABLE, UNANSWERABLE, Example
 from sae_transfer.data.loaders import boolq, idk, squad, table
 from sae_transfer.data.loaders.table import Columns
@@ -26,6 +26,7 @@ class DatasetParams(ParamsSection):
     `path` is one file or folder, so that DVC can depend on it. `train_files` and `test_files` name files inside the
     folder; with `test_files`, train and test rows come from their own files, else all rows are one pool.
     `questions` says what a repeated question means (see `splits`); by default, what the loader's dataset needs.
+    `max_per_group` caps the rows of one group, such as a passage; by default all are used.
     """
 
     loader: str
@@ -37,6 +38,7 @@ class DatasetParams(ParamsSection):
     template: str = "default"
     variations: tuple[str, ...] = ()
     questions: Questions | None = None
+    max_per_group: PositiveInt | None = None
     columns: Columns = Columns()
 
     @field_validator("loader")
@@ -86,6 +88,26 @@ LOADERS: dict[str, Loader] = {
     "boolq": Loader(lambda path, _: boolq.load(path), (190, 1300), "once"),
     "table": Loader(lambda path, params: table.load(path, params.columns), (60, 300)),
 }
+
+
+def split(
+    name: str, params: DatasetParams, seed: int, rows: Sequence[Example], test_rows: Sequence[Example] | None
+) -> tuple[list[Example], list[Example]]:
+    """The training and the test rows that the study takes of what `load` gave.
+
+    Raises:
+        UserError: its rows do not fill the quotas.
+    """
+    return splits.split(
+        rows,
+        test_rows,
+        params.n_train,
+        params.n_test,
+        seed,
+        name,
+        params.question_rule,
+        params.max_per_group,
+    )
 
 
 def load(name: str, params: DatasetParams) -> tuple[list[Example], list[Example] | None]:
