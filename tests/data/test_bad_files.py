@@ -221,6 +221,7 @@ def test_places_that_are_no_file(tmp_path, monkeypatch):
     }
     for path, part in said.items():
         assert part in refusal(path), path
+    assert "no file can have this name" in refusal("folder.jsonl", train_files=["n" * 300])
     assert "folder.jsonl/inner: a folder, not a file" in refusal("folder.jsonl", train_files=["inner"])
 
 
@@ -253,3 +254,14 @@ def test_random_damage_ends_in_rows_or_in_one_line(tmp_path, name):
         path.write_bytes(content)
         with contextlib.suppress(UserError):  # which is one line, whatever it says; anything else fails here
             assert all(row.question and row.label in (0, 1) for row in loaded(path, loader))
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    """As for another than root, who may read everything."""
+    (tmp_path / "locked").mkdir()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.iterdir", refuse)
+    assert "locked: cannot be read (Permission denied); correct its path or its rights" in refusal(tmp_path / "locked")

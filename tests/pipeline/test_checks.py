@@ -312,6 +312,14 @@ def test_an_experiment_that_names_a_place_in_mlruns_is_refused(project, name):
     assert check(project) == []
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "a\0b", "n" * 300])
+def test_a_model_where_nothing_can_lie_is_refused(project, name):
+    project["model"]["name"] = name
+    assert re.search(
+        "model.name = .*(the whole project or a folder around it|no file can have this name)", refusal(project)
+    )
+
+
 @pytest.mark.parametrize("section", ["saes", "datasets"])
 def test_null_is_no_name(project, section):
     project[section][None] = next(iter(project[section].values()))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sae_transfer.core.params_section import ParamsSection, Place
+from sae_transfer.core.params_section import ParamsSection, Place, is_place
 
 HUB_ID = re.compile(r"(?!models/)\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -59,6 +59,12 @@ class ModelParams(ParamsSection):
         """The folder that `name` means; None for a hub id."""
         path = Path(self.name)
         return path if path.is_dir() or not HUB_ID.fullmatch(self.name) else None
+
+    @field_validator("name")
+    @classmethod
+    def _is_place(cls, name: str) -> str:
+        is_place(Path(name))
+        return name
 
     @field_validator("layers")
     @classmethod

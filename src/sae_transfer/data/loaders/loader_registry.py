@@ -9,7 +9,7 @@ from pydantic import PositiveInt, field_validator, model_validator
 
 from sae_transfer.core.errors import UserError, closest
 from sae_transfer.core.files import missing
-from sae_transfer.core.params_section import ParamsSection, Place
+from sae_transfer.core.params_section import ParamsSection, Place, is_place
 from sae_transfer.data import sources, splits
 from sae_transfer.data.example import ANSWERABLE, UNANSWERABLE, Example
 from sae_transfer.data.loaders import boolq, idk, squad, table
@@ -52,6 +52,8 @@ class DatasetParams(ParamsSection):
     def _consistent(self) -> "DatasetParams":
         if self.test_files and not self.train_files:
             raise ValueError("test_files needs train_files: which files are to train on?")
+        for path in self.raw_files:
+            is_place(path)
         if twice := set(self.train_files) & set(self.test_files):
             raise ValueError(f"{min(twice)} is both in train_files and in test_files")
         if "columns" in self.model_fields_set and self.loader != "table":
@@ -117,8 +119,14 @@ def load(name: str, params: DatasetParams) -> tuple[list[Example], list[Example]
         UserError: a missing file (what brings it), a file that its loader cannot read (file and line), one class, an
             empty question, duplicate ids, or a label neither 0 nor 1.
     """
-    rows = _load_files(name, params, params.train_files)
-    test_rows = _load_files(name, params, params.test_files) if params.test_files else None
+    try:
+        rows = _load_files(name, params, params.train_files)
+        test_rows = _load_files(name, params, params.test_files) if params.test_files else None
+    except OSError as error:  # a folder or a link that may not be read
+        place = error.filename or params.path
+        raise UserError(
+            f"dataset {name}: {place}: cannot be read ({error.strerror}); correct its path or its rights"
+        ) from None
     _check_rows(name, [*rows, *(test_rows or ())])
     for part in (rows, test_rows):
         if part is not None:
