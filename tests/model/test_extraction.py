@@ -281,6 +281,8 @@ def test_bar_only_when_asked(gemma2, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "tokens/s" in err
+    n_tokens = sum(map(len, tokens.tokenise(model, tokenizer, PROMPTS, params).ids))
+    assert f"/{n_tokens} [" in err
 
 
 def test_batches_keep_to_the_budget():

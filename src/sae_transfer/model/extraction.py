@@ -41,7 +41,7 @@ def residual_stream(
         tokenizer: its tokenizer.
         prompts: n rendered prompts.
         params: the layers, and how prompts are tokenised and batched.
-        progress: whether to show a bar with tokens/s on stderr, where that is a terminal.
+        progress: whether to show a bar with tokens/s on stderr.
         chat: whether each prompt goes through the chat template [n]; by default as params say.
 
     Returns:
@@ -78,9 +78,11 @@ def streams_of(
     shape = (len(layers), n, model.config.hidden_size)
     arrived = torch.empty(shape, dtype=torch.float32, pin_memory=not waits)
     order: list[int] = []
-    # In tokens: the longest prompts come first, and by prompts the end would seem far away. Shown on a terminal alone.
-    total = sum(map(len, token_ids))
-    bar = tqdm(total=total, unit=" tokens", unit_scale=True, desc="residual stream", disable=None if progress else True)
+    # In tokens: the longest prompts come first, and by prompts the end would seem twice as far away.
+    n_tokens = sum(map(len, token_ids))
+    bar = tqdm(
+        total=n_tokens, desc="residual stream", unit=" tokens", unit_scale=True, leave=False, disable=not progress
+    )
     with bar, torch.inference_mode():
         for rows in batches([len(ids) for ids in token_ids], params.tokens_per_batch):
             tokens, mask = padded([token_ids[row] for row in rows])

@@ -65,7 +65,7 @@ class Extractor:
         files.check_room(folder, len(table) * len(spaces) * model.config.hidden_size * FLOAT32)
         prompts, chat = list(table["prompt"]), list(table["chat"].fillna(params.chat_template))
         found = tokens.tokenise(model, tokenizer, prompts, params, chat)
-        streams = extraction.streams_of(model, found.ids, found.at, params, progress=True)
+        streams = extraction.streams_of(model, found.ids, found.at, params, progress=sys.stderr.isatty())
         about = extraction.identity(params, model, weights, prompts, found)
         made = {}
         for item, space in zip(wanted, spaces, strict=True):
