@@ -11,6 +11,7 @@ import random
 import pytest
 import zstandard
 
+from sae_transfer.cli import score_command
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.params_section import parse
 from sae_transfer.data.loaders.loader_registry import DatasetParams, load
@@ -265,3 +266,12 @@ def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.iterdir", refuse)
     assert "locked: cannot be read (Permission denied); correct its path or its rights" in refusal(tmp_path / "locked")
+
+
+def test_prompts_to_score_are_read_as_datasets_are(tmp_path):
+    path = tmp_path / "p.txt"
+    path.write_bytes(b"\xef\xbb\xbfWho?\r\n\r\nWhy?\n")
+    assert list(score_command._prompts(path, "default", wanted=True)) == ["Who?", "Why?"]
+    path.write_bytes(b"Who?\nWh\xff?\n")
+    with pytest.raises(UserError, match=r"p\.txt line 2: not UTF-8 text"):
+        list(score_command._prompts(path, "default", wanted=True))
