@@ -42,7 +42,7 @@ def residual_stream(
         tokenizer: its tokenizer.
         prompts: n rendered prompts.
         params: the layers, and how prompts are tokenised and batched.
-        progress: whether to show a bar with prompts/s on stderr.
+        progress: whether to show a bar with tokens/s on stderr.
         chat: whether each prompt goes through the chat template [n]; by default as params say.
 
     Returns:
@@ -122,7 +122,11 @@ def outputs_of(
     shape = (len(layers), n, config.hidden_size)
     arrived = torch.empty(shape, dtype=torch.float32, pin_memory=not waits)
     order: list[int] = []
-    bar = tqdm(total=n, unit=" prompts", desc="residual stream", disable=not progress)
+    # In tokens: the longest prompts come first, and by prompts the end would seem twice as far away.
+    n_tokens = sum(map(len, token_ids))
+    bar = tqdm(
+        total=n_tokens, desc="residual stream", unit=" tokens", unit_scale=True, leave=False, disable=not progress
+    )
     with bar, torch.inference_mode():
         for rows in plan:
             tokens, mask = padded([token_ids[row] for row in rows])
@@ -135,7 +139,7 @@ def outputs_of(
             if waits and finite:
                 _check_finite(batch.numpy(), rows, list(layers))
             order += rows
-            bar.update(len(rows))
+            bar.update(sum(len(token_ids[row]) for row in rows))
     if not waits:
         _synchronise()
     if not waits and finite:

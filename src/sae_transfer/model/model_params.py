@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from sae_transfer.core.params_section import ParamsSection, Place
+from sae_transfer.core.params_section import ParamsSection, Place, is_place
 
 HUB_ID = re.compile(r"(?!models/)\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -92,6 +92,12 @@ class ModelParams(Weights):
         if ours := OURS & arguments.keys():
             raise ValueError(f"{', '.join(sorted(ours))}: no argument of a template; delete it")
         return arguments
+
+    @field_validator("name")
+    @classmethod
+    def _is_place(cls, name: str) -> str:
+        is_place(Path(name))
+        return name
 
     @field_validator("layers")
     @classmethod

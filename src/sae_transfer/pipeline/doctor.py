@@ -204,8 +204,9 @@ def size(n_bytes: float) -> str:
 def describe(cost: Estimate, flops_per_s: float) -> list[tuple[str, str]]:
     """The estimate in words: (what, how much)."""
     seconds = ", ".join(f"{stage} {duration(value)}" for stage, value in cost.seconds.items())
+    tokens = f"{cost.tokens:,} tokens" if cost.counted else f"about {cost.tokens:,} tokens (`data check` counts them)"
     return [
-        ("prompts", f"{cost.prompts:,}, about {cost.tokens:,} tokens"),
+        ("prompts", f"{cost.prompts:,}, {tokens}"),
         ("download", size(cost.download)),
         (
             "disk",

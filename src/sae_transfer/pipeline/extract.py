@@ -91,7 +91,8 @@ class Extractor:
         found = tokens.tokenise(model, tokenizer, prompts, params, chat)
         batching = extraction.measured(model, found, params)
         checks = _checks(batching, self._distance_to_whole(model, found, params) if first else None)
-        streams = extraction.streams_of(model, found.ids, found.at, params, batching.equal_lengths)
+        shown = sys.stderr.isatty()
+        streams = extraction.streams_of(model, found.ids, found.at, params, batching.equal_lengths, shown)
         return streams, extraction.identity(params, model, weights, prompts, found, checks.padding), checks
 
     def _model(self) -> tuple[Any, Any, Mapping[str, Any]]:
