@@ -50,9 +50,8 @@ def transfer(
         resamples: of B's groups, for the intervals.
 
     Returns:
-        One row for each (A, B, probe), with the columns of `results/transfer.csv`. `condition` is `test` where B has
-        test rows of its own and `whole` elsewhere; what only a study knows is empty. The bootstrap of B depends on the
-        seed and B's name, so all probes share it.
+        One row for each (A, B, probe), with the columns of `results/transfer.csv`; what only a study knows is empty.
+        The bootstrap of B depends on the seed and B's name, so all probes share it.
 
     Raises:
         UserError: an unknown kind, rows of different widths, or as the probes' training.
@@ -92,7 +91,7 @@ def transfer(
             "in_domain": train == test,
             "train_variation": "",
             "test_variation": "",
-            "condition": "whole" if isinstance(split, Rows) else "test",
+            "condition": "test",
             "n_test": len(rows),
             "n_groups": of_b.n_groups,
         }

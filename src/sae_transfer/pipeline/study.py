@@ -290,7 +290,8 @@ class Study:
         >>> probe = study.probe("narrow_3", "passages", "sparse_1")
         >>> probe.n_features_in_, probe.n_features
         (512, 1)
-        >>> float(np.mean(probe.predict(study.rows("narrow_3", "passages", "test").X) == rows.labels)) > 0.8
+        >>> rows = study.rows("narrow_3", "passages", "test")
+        >>> float(np.mean(probe.predict(rows.X) == rows.labels)) > 0.8
         True
         """
         if kind not in PROBES:
