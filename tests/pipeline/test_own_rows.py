@@ -89,6 +89,25 @@ def test_what_does_not_fit_is_refused(change, kinds, message):
         transfer(own, kinds, probe=QUICK, resamples=50)
 
 
+ROWS = layer_domain(0, n=80, d=4)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"A": ROWS}, "one dataset alone is tested on nothing; give another"),
+        ({}, "one dataset alone is tested on nothing"),
+        ({"A": (ROWS, ROWS)}, "A: g0 is in its training rows and in its test rows; part them"),
+        ({"A": (ROWS.take(np.arange(41)), ROWS.take(np.arange(41, 80)))}, "A: g20 is in its training rows"),
+        ({"A": ROWS, "B": ROWS.X}, r"B: give Rows.of\(X, y, groups\), or a pair of them"),
+        ({"A": ROWS, "B": (ROWS,) * 3}, "B: give Rows.of"),
+    ],
+)
+def test_what_is_no_fair_test_is_refused(own, message):
+    with pytest.raises(UserError, match=message):
+        transfer(own, ["mean_difference"], probe=QUICK, resamples=50)
+
+
 def test_streams_are_of_the_same_rows():
     own = {name: sae_domain(seed, n=80, d=20) for seed, name in enumerate("AB")}
     streams = {"A": layer_domain(0, n=80), "B": layer_domain(1, n=60)}

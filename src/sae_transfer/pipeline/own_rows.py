@@ -54,7 +54,8 @@ def transfer(
         The bootstrap of B depends on the seed and B's name, so all probes share it.
 
     Raises:
-        UserError: an unknown kind, rows of different widths, or as the probes' training.
+        UserError: an unknown kind; rows of different widths; a dataset that is no rows, or nothing to test it on; a
+            group in A's training rows and in its test rows; or as the probes' training.
 
     >>> def rows(seed):
     ...     rng = np.random.default_rng(seed)
@@ -66,6 +67,7 @@ def transfer(
     0     B    A  0.93     0.87      0.97
     1     A    B  0.89     0.80      0.94
     """
+    _check(datasets)
     if streams is None and set(kinds) & set(STREAM):
         streams = datasets
     if streams is not None and _sizes(streams) != _sizes(datasets):
@@ -97,6 +99,26 @@ def transfer(
         }
         found += [about | row for row in evaluated(fitted[train], {"space": rows.X}, of_b, against)]
     return TRANSFER.frame(found)
+
+
+def _check(datasets: Own) -> None:
+    for name, rows in datasets.items():
+        parts = [rows] if isinstance(rows, Rows) else list(rows) if isinstance(rows, tuple) else []
+        if len(parts) not in (1, 2) or not all(isinstance(part, Rows) for part in parts):
+            raise UserError(f"{name}: give Rows.of(X, y, groups), or a pair of them: (training rows, test rows)")
+        if len(parts) == 2 and (parts[0] is parts[1] or _shared(*parts)):
+            raise UserError(
+                f"{name}: {_shared(*parts) or 'all'} is in its training rows and in its test rows; part them"
+            )
+    if len(datasets) < 2 and all(isinstance(rows, Rows) for rows in datasets.values()):
+        raise UserError("one dataset alone is tested on nothing; give another, or (training rows, test rows)")
+
+
+def _shared(train: Rows, test: Rows) -> str:
+    """A group in both; where no row shares its group with another, groups are the numbers of rows and say nothing."""
+    if train.n_groups == len(train) and test.n_groups == len(test):
+        return ""
+    return str(min(set(train.groups) & set(test.groups), default=""))
 
 
 def _sizes(of: Own) -> dict[str, tuple[int, int]]:
