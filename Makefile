@@ -26,10 +26,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 .PHONY: repro ui test sweep dashboard lint types check docs demo-data demo-model bench bench-gpu pull install install-dev
 
 repro: pull
-	$(if $(PRESET),sae-transfer preset use $(PRESET))
-	sae-transfer check
-	dvc repro
-	@sae-transfer summary
+	@sae-transfer run $(PRESET)
 	@echo "make ui shows every run in MLflow."
 
 ui: install

@@ -11,7 +11,6 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -119,9 +118,7 @@ def extract(
     run: Run, ids: list[list[int]], device: torch.device, dtype: str
 ) -> tuple[dict[int, np.ndarray], float, int]:
     """The streams of one pass over all prompts, its seconds, and the peak of device memory; after a warm-up."""
-    params = ModelParams(
-        name="random", identity=Path("none"), layers=run.layers, dtype=dtype, tokens_per_batch=run.tokens_per_batch
-    )
+    params = ModelParams(name="random", layers=run.layers, dtype=dtype, tokens_per_batch=run.tokens_per_batch)
     model = random_model(run, device, getattr(torch, dtype))
     last = [len(row) - 1 for row in ids]
     extraction.streams_of(model, ids[:64], last[:64], params)

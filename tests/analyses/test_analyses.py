@@ -35,8 +35,8 @@ def params(saes):
         empty
         | {
             "seed": 0,
-            "study": {"datasets": ["a", "b"], "saes": saes, "saes_identity": "x"},
-            "model": {"name": "tiny", "identity": "x", "layers": [1]},
+            "study": {"datasets": ["a", "b"], "saes": saes},
+            "model": {"name": "tiny", "layers": [1]},
             "saes": {name: {"layer": 1, "path": f"saes/{name}"} for name in saes},
             "datasets": {"a": dataset, "b": dataset},
             "probe": PROBE,

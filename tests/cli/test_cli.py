@@ -1,12 +1,12 @@
 """What a person types, and what they are told."""
 
-import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -21,11 +21,12 @@ from sae_transfer.core import files
 from sae_transfer.core.errors import UserError
 from sae_transfer.demo import generated
 from sae_transfer.pipeline import __main__ as stages
+from sae_transfer.pipeline.params import Params
 
 ROOT = Path(__file__).parents[2]
 PARAMS = demo_params.demo(
-    study={"datasets": ["alpha", "beta"], "saes": ["narrow_2", "gemma-2.5"], "saes_identity": "models/demo/saes"},
-    model={"name": "models/demo/model", "identity": "models/demo/model", "layers": [2]},
+    study={"datasets": ["alpha", "beta"], "saes": ["narrow_2", "gemma-2.5"]},
+    model={"name": "models/demo/model", "layers": [2]},
     saes={name: {"layer": 2, "path": f"models/demo/saes/{name}"} for name in ("narrow_2", "gemma-2.5")},
     datasets={
         name: {"loader": "table", "path": f"data/demo/{name}.jsonl", "n_train": 4, "n_test": 4}
@@ -71,22 +72,8 @@ def present(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_summary_says_what_was_found_and_where_to_look(project, type_):
-    scores = {"auc_in_domain": 0.91234, "auc_ood": 0.0}
-    metrics = {"layer_2": {"residual": scores, "note": {}}, "narrow_2": {"sparse_1": scores | {"auc_ood": None}}}
-    (project / "results").mkdir()
-    (project / "results/metrics.json").write_text(json.dumps(metrics))
-    code, out, err = type_("summary")
-    assert (code, err) == (0, "")
-    first, second, *_ = out.splitlines()
-    assert first.split() == "layer_2 residual mean AUC in domain 0.912, out of domain 0.000".split()
-    assert second.split() == "narrow_2 sparse_1 mean AUC in domain 0.912, out of domain not tested".split()
-    assert "report/index.html" in out
-    assert "note" not in out
-
-
 def test_summary_before_any_run_names_dvc_repro(type_):
-    assert_one_line(type_("summary"), "results/metrics.json: not found; `dvc repro` makes it")
+    assert_one_line(type_("summary"), "results/verdict.json: not found; `dvc repro` makes it")
 
 
 def test_ui_without_a_store_names_dvc_repro_and_with_a_server_elsewhere_says_where_it_is(type_, monkeypatch):
@@ -147,10 +134,10 @@ def test_an_unknown_command_is_named(type_):
 
 
 def test_a_mistake_outside_a_project_is_one_line(tmp_path):
-    command = [sys.executable, "-c", "from sae_transfer.cli import main; main()", "check"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    command = [sys.executable, "-c", "from sae_transfer.cli import main; main()"]
+    done = subprocess.run([*command, "check"], capture_output=True, text=True, cwd=tmp_path)
     assert_one_line((done.returncode, done.stdout, done.stderr), "params.yaml: not found; run this from")
-    done = subprocess.run([*command, "--debug"], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([*command, "--debug", "check"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode != 0
     assert "Traceback" in done.stderr
     assert "params.yaml: not found" in done.stderr
@@ -159,6 +146,41 @@ def test_a_mistake_outside_a_project_is_one_line(tmp_path):
 def test_debug_raises_the_mistake_itself(project, monkeypatch, capsys):
     with pytest.raises(UserError, match=r"metrics\.json"):
         call(monkeypatch, capsys, cli.main, "--debug", "summary")
+
+
+def test_version_is_the_packages(type_):
+    assert type_("--version") == (0, f"{version('sae-transfer')}\n", "")
+
+
+@pytest.mark.parametrize("words", [("-h",), ("score", "-h"), ("data", "-h"), ("data", "fetch", "-h")])
+def test_short_help_is_help(type_, words):
+    code, out, _ = type_(*words)
+    assert code == 0
+    assert out == type_(*words[:-1], "--help")[1]
+    assert "Usage: " in out
+
+
+def test_completion_can_be_had(type_):
+    assert "--install-completion" in type_("--help")[1]
+
+
+def test_a_text_that_looks_like_an_option_is_a_text(type_):
+    assert "train is missing" in type_("score", "--text", "--debug")[2]
+
+
+def test_ctrl_c_is_one_line(type_, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sae_transfer.core.files.read_json", interrupted)
+    code, _, err = type_("summary")
+    assert code == 130
+    assert err.strip() == "stopped; what was finished is kept, and the same command goes on from there"
+
+
+def test_run_checks_first(type_):
+    assert_one_line(type_("run", "no-such-preset"), "no-such-preset")
+    assert_one_line(type_("run"), "models/demo/model", "not found")
 
 
 # check
@@ -243,6 +265,11 @@ def test_a_stage_with_a_missing_input_names_what_brings_it(stage, verb):
 def test_data_that_only_a_later_stage_reads_are_not_needed_again(project, stage):
     """A colleague who pulled results has no raw data: what is not there keeps the hash that it had."""
     known = {"datasets": {"alpha": "1", "beta": "2"}, "model": "3", "saes": {"narrow_2": "4", "gemma-2.5": "5"}}
+    params = Params.read()
+    known["read"] = {f"datasets {name}": [str(params.datasets[name].path)] for name in ("alpha", "beta")}
+    known["read"] |= {f"saes {name}": [str(sae.path)] for name, sae in params.saes.items()} | {
+        "model": [params.model.name]
+    }
     files.write_json(project / "artifacts/inputs.json", known)
     assert stage("inputs") == (0, "", "")
     assert files.read_json(project / "artifacts/inputs.json") == known

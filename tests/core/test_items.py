@@ -190,3 +190,69 @@ def test_killed_and_run_again_goes_on_where_it_was(folder, tmp_path):
     whole = tmp_path / "whole" / "stage"
     run(whole, TEXTS)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == {p.name: p.read_bytes() for p in whole.iterdir()}
+
+
+# What a manifest says is not trusted: it may come from somebody else's remote
+
+
+def outside(folder):
+    """A person's own files, as near as can be: beside the stage's folder, above it, and behind links into it."""
+    mine = [folder.parent / "mine/w.txt", folder.parent / "w.txt", folder.parent.parent / "w.txt"]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a person's own")
+    (folder / "linked").symlink_to(folder.parent / "mine", target_is_directory=True)
+    return mine
+
+
+@pytest.mark.parametrize("entry", ["listed", "unmade"])
+@pytest.mark.parametrize(
+    "name", ["../w", "../../w", "../mine/w", "linked/w", "linked/../../w", "a/../../w", "ABSOLUTE/w", "linked/../w"]
+)
+def test_nothing_outside_the_folder_is_removed_whatever_a_manifest_says(folder, name, entry):
+    run(folder, {"a": "one"})
+    mine = outside(folder)
+    name = name.replace("ABSOLUTE", str(folder.parent / "mine"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    listed = {"identity": "x", "files": {f"{name}.txt": "0" * 64, f"{folder}/../w.txt": "0" * 64}}
+    manifest[name] = listed if entry == "listed" else {}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert run(folder, {"a": "one"}) == []
+    assert all(path.read_text() == "a person's own" for path in mine)
+    assert set(json.loads((folder / "manifest.json").read_text())) == {"a"}
+
+
+def test_an_out_that_is_a_link_loses_the_link_and_not_what_it_leads_to(folder, tmp_path):
+    run(folder, TEXTS)
+    target = tmp_path / "large disk" / "b.txt"
+    target.parent.mkdir()
+    (folder / "b.txt").rename(target)
+    (folder / "b.txt").symlink_to(target)
+    assert run(folder, {"a": "one", "c": "three"}) == []
+    assert target.read_text() == "two"
+    assert not (folder / "b.txt").is_symlink()
+
+
+def test_a_stage_folder_on_another_disk_is_cleaned_as_any_other(folder, tmp_path):
+    real = tmp_path / "large disk"
+    real.mkdir()
+    folder.symlink_to(real, target_is_directory=True)
+    run(folder, TEXTS)
+    run(folder, {"a": "one"})
+    assert sorted(path.name for path in real.iterdir()) == ["a.txt", "manifest.json"]
+
+
+def test_a_file_of_ones_own_that_begins_like_an_item_stays(folder):
+    run(folder, TEXTS)
+    (folder / "b.notes.txt").write_text("a person's own")
+    run(folder, {"a": "one"})
+    assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "b.notes.txt", "manifest.json"]
+
+
+@pytest.mark.parametrize(
+    "manifest", ["[1]", '{"a": 5}', '{"a": {"files": 3}}', '{"a": {"files": {"a.txt": 1}}}', '"x"', "[" * 100_000]
+)
+def test_a_manifest_of_another_shape_is_none(folder, manifest):
+    run(folder, TEXTS)
+    (folder / "manifest.json").write_text(manifest)
+    assert run(folder, TEXTS) == ["a", "b", "c"]

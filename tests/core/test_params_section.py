@@ -7,6 +7,11 @@ import pytest
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.params_section import ParamsSection, parse, read_yaml
 
+# Ten mappings of ten mappings and so on: a hundred million values in a few lines.
+BOMB = "l0: &l0 {a: 1}\n" + "".join(
+    f"l{n}: &l{n} {{{', '.join(f'k{k}: *l{n - 1}' for k in range(10))}}}\n" for n in range(1, 9)
+)
+
 
 class Inner(ParamsSection):
     question: str = "question"
@@ -95,6 +100,15 @@ def test_without_a_place_the_keys_alone_are_named():
         (b"seed: \xff\n", ": not valid YAML"),
         ("- a\n- b\n", ": expected sections (name: value), found list"),
         ("", ": expected sections (name: value), found NoneType"),
+        (b"\xff\xfea\x00: \x001\x00", ": not valid YAML"),  # UTF-16
+        ("seed: 0\nseed: 7\n", " line 2: 'seed' is there twice; delete one"),
+        ("a:\n  b: 1\n  c: 2\n  b: 3\n", " line 4: 'b' is there twice; delete one"),
+        ("seed: 2024-13-45\n", ": a value is none (month must be in 1..12); put quotes around it"),
+        (f"seed: {'9' * 5000}\n", ": a value is none (Exceeds the limit"),
+        ("a: &a {b: *a}\n", " line 1: aliases unfold without end; write it without them"),
+        (BOMB, " line 6: aliases unfold without end; write it without them"),
+        (f"a: {'[' * 20_000}{']' * 20_000}\n", ": nested too deeply"),
+        ("? [a, b]\n: 1\n", " line 1: not valid YAML"),
     ],
 )
 def test_a_broken_file_is_named_with_its_line(tmp_path, text, said):
@@ -106,3 +120,21 @@ def test_a_missing_file_says_where_to_run():
     assert message(read_yaml, Path("nosuch/params.yaml")).startswith(
         "nosuch/params.yaml: not found; run this from the project's root"
     )
+
+
+def test_what_cannot_be_read_is_told(tmp_path):
+    (tmp_path / "params.yaml").mkdir()
+    assert message(read_yaml, tmp_path / "params.yaml").endswith(
+        "params.yaml: cannot be read (Is a directory); correct what lies there"
+    )
+
+
+def test_aliases_that_a_person_writes_are_read(tmp_path):
+    path = written(tmp_path, "\ufeffa: &a {x: 1}\nb: {<<: *a, y: 2}\nc: [*a, *a]\n")
+    assert read_yaml(path) == {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": [{"x": 1}, {"x": 1}]}
+
+
+def test_a_message_stays_one_printable_line_whatever_it_repeats():
+    values = {"datasets": {}, "a\nb\x1b[31m\u202e": 1}
+    assert message(parse, Whole, values).startswith(r"unknown key a\nb\x1b[31m\u202e; known: datasets, sizes")
+    assert len(message(parse, Whole, {"datasets": "x" * 10_000})) < 200

@@ -210,8 +210,11 @@ def test_fetch_writes_a_dvc_file_that_git_keeps_and_that_names_no_remote(project
     monkeypatch.setattr(sources, "SOURCES", {"squad": source_of(server), "idk": source_of(server)})
     code, out, _ = type_(monkeypatch, capsys, "data", "fetch", "squad")
     assert code == 0, out
-    told = ["data/external/squad: brought squad.json", "  licence: CC BY", "  to commit: data/external/squad.dvc"]
-    assert out.splitlines() == told
+    assert out.splitlines() == [
+        "data/external/squad: brought squad.json",
+        "  licence: CC BY",
+        "  to commit: data/external/squad.dvc data/external/.gitignore",
+    ]
     [stored] = yaml.safe_load((project / "data/external/squad.dvc").read_text())["outs"]
     assert (stored["path"], stored["nfiles"]) == ("squad", 2)
     assert "remote" not in stored
@@ -219,6 +222,7 @@ def test_fetch_writes_a_dvc_file_that_git_keeps_and_that_names_no_remote(project
     kept = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True).stdout.split()
     assert "data/external/squad.dvc" in kept
     assert not [name for name in kept if name.startswith("data/external/squad/")]
+    assert versioning.unkept([Path("data/external/squad")]) == []
     code, out, _ = type_(monkeypatch, capsys, "data", "fetch")
     assert code == 0
     assert "squad: already there" in out

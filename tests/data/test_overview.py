@@ -60,7 +60,7 @@ def test_what_is_repeated_is_counted(project):
 
 def test_tokens_are_counted_without_weights(project, model, monkeypatch):
     monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", None)
-    count = token_counts.counter(ModelParams(name=str(model), identity=model, layers=(1,)))
+    count = token_counts.counter(ModelParams(name=str(model), layers=(1,)))
     assert count(["w1 w2", "w3 what is", "w4 " * CONTEXT], [None] * 3) == TokenCounts(
         4, CONTEXT + 1, CONTEXT, 1, CONTEXT + 8, 2
     )
@@ -70,8 +70,8 @@ def test_tokens_are_counted_without_weights(project, model, monkeypatch):
 
 
 def write_params(model, **datasets):
-    section = {"name": str(model), "identity": str(model), "layers": [1]}
-    study = {"datasets": list(datasets), "saes": [], "saes_identity": "x"}
+    section = {"name": str(model), "layers": [1]}
+    study = {"datasets": list(datasets), "saes": []}
     demo_params.write(demo_params.demo(study=study, model=section, saes={}, datasets=datasets))
 
 

@@ -42,8 +42,8 @@ FEW = {f"few_{name}": section | {"n_train": 120, "n_test": 60} for name, section
 FEW["few_squad"]["variations"] = ["terse"]
 PARAMS = demo_params.demo(
     jobs=1,
-    study={"datasets": list(FEW), "saes": ["random"], "saes_identity": "sae"},
-    model={"name": "model", "identity": "model", "layers": [LAYER], "device": "cpu"},
+    study={"datasets": list(FEW), "saes": ["random"]},
+    model={"name": "model", "layers": [LAYER], "device": "cpu"},
     saes={"random": {"layer": LAYER, "path": "sae"}},
     datasets=WHOLE | FEW,
     probe={"n_folds": 3, "C_grid": [0.01, 1.0], "N": [2, 8], "top_k": 3, "repeats": 2, "matched_n_train": 120},
@@ -157,7 +157,7 @@ def test_every_cell_of_the_transfer_table_is_there(project):
 def test_a_byte_level_tokenizer_knows_every_word_and_data_check_says_how_long_prompts_are(project):
     made = activations.read_about(project / f"artifacts/activations/layer_{LAYER}/few_squad.0.safetensors")
     assert made["unknown_tokens"] == made["truncated_prompts"] == 0
-    section = ModelParams(name=str(project / "model"), identity=project / "model", layers=(LAYER,))
+    section = ModelParams(name=str(project / "model"), layers=(LAYER,))
     found = overview.describe_dataset(
         "squad", parse(loader_registry.DatasetParams, WHOLE["squad"], ""), 0, token_counts.counter(section)
     )
@@ -171,7 +171,7 @@ def test_a_byte_level_tokenizer_knows_every_word_and_data_check_says_how_long_pr
 @pytest.mark.skipif(not (ROOT / "models/demo").is_dir(), reason="models/demo is not pulled: dvc pull models.dvc")
 def test_the_demos_tokenizer_says_how_much_of_the_real_text_it_does_not_know(monkeypatch):
     monkeypatch.chdir(ROOT)
-    demo = {"name": "models/demo/model", "identity": "models/demo/model", "layers": [3], "device": "cpu"}
+    demo = {"name": "models/demo/model", "layers": [3], "device": "cpu"}
     count = token_counts.counter(ModelParams(**demo))
     found = overview.describe_dataset("idk", parse(loader_registry.DatasetParams, WHOLE["idk"], ""), 0, count)
     assert (found.prompts, found.tokens.beyond_context) == (484, 0)

@@ -31,6 +31,7 @@ from sae_transfer.core.params_section import read_yaml
 from sae_transfer.core.space import sae_features
 from sae_transfer.model import encoding, loading, model_params, saes
 from sae_transfer.model.model_params import SaeParams
+from sae_transfer.model.pins import FILE
 from sae_transfer.model.saes import load_sae
 from sae_transfer.pipeline import encode, extract, inputs
 from sae_transfer.pipeline.params import Params
@@ -200,7 +201,7 @@ def study(preset, cache, pinned=True):
     Path("d.jsonl").touch()
     shutil.copy(ROOT / "versions.yaml", "versions.yaml")
     pins = {params["model"]["name"]: MODEL_COMMIT, repository: SAE_COMMIT}
-    files.write_json(Path(params["model"]["identity"]), pins if pinned else dict.fromkeys(pins, "unpinned"))
+    files.write_json(FILE, pins if pinned else dict.fromkeys(pins, "unpinned"))
     folder = tiny.in_cache(cache, params["model"]["name"], MODEL_COMMIT)
     made = tiny.TOKENIZERS[tokenizer]()
     torch.manual_seed(3)
@@ -225,9 +226,7 @@ def source(sae):
 def expected_streams(folder, layer, texts, plain):
     """By transformers' own `hidden_states` of the whole model; texts with their special tokens, but for `plain`."""
     whole = AutoModel.from_pretrained(folder, dtype="float32", attn_implementation="eager").eval()
-    tokenizer = loading.load_model(
-        model_params.ModelParams(name=str(folder), identity=folder, layers=(0,), device="cpu")
-    )[1]
+    tokenizer = loading.load_model(model_params.ModelParams(name=str(folder), layers=(0,), device="cpu"))[1]
     rows = []
     for text in texts:
         ids = tokenizer(text, add_special_tokens=plain, return_tensors="pt").input_ids
@@ -284,13 +283,12 @@ def test_an_sae_is_taken_from_its_pinned_commit_whatever_main_is(cache, preset):
     _, _, repository, _, name, _, _ = FAMILIES[preset]
     of, _ = study(preset, cache)
     (cache / f"models--{repository.replace('/', '--')}/refs/main").write_text("f" * 40)
-    chosen, identity = of.params.saes[name], of.params.study.saes_identity
-    sae = load_sae(name, chosen, identity)
+    sae = load_sae(name, of.params.saes[name])
     assert (sae.cfg.metadata.revision, sae.cfg.metadata.pinned) == (SAE_COMMIT, True)
     assert torch.equal(sae.W_dec, weights()["W_dec"])
-    files.write_json(identity, {repository: "e" * 40})
+    files.write_json(FILE, {repository: "e" * 40})
     with pytest.raises(UserError, match="the hub cannot be reached and its cache lacks"):
-        load_sae(name, chosen, identity)
+        load_sae(name, of.params.saes[name])
 
 
 def test_saelens_is_left_as_it_was(cache):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import tiny
+from sae_transfer.core import files
 from sae_transfer.core.errors import UserError
 from sae_transfer.model import hub, pins
 from sae_transfer.model.loading import load_model
@@ -53,11 +54,11 @@ def resolve(_folder):
 
 
 def model(folder):
-    load_model(ModelParams(name="org/x", identity=folder, layers=(0,), device="cpu"))
+    load_model(ModelParams(name="org/x", layers=(0,), device="cpu"))
 
 
 def sae(folder):
-    load_sae("s", SaeParams(layer=0, release="org/x", id="layer_0"), folder)
+    load_sae("s", SaeParams(layer=0, release="org/x", id="layer_0"))
 
 
 @pytest.mark.parametrize("ask", [resolve, model, sae])
@@ -150,12 +151,12 @@ def test_a_pins_file_with_anything_but_commits_is_refused(tmp_path, text, messag
         pins.read(tmp_path / "x.json")
 
 
-def test_a_folder_pins_nothing_and_a_file_names_what_it_pins(tmp_path):
-    assert pins.commit(tmp_path, "org/x") is None
-    path = tmp_path / "x.json"
-    path.write_text(json.dumps({"org/x": COMMIT, "org/x@v2": OTHER, "org/y": "unpinned"}))
-    assert pins.commit(path, "org/x") == COMMIT
-    assert pins.commit(path, "org/x", "v2") == OTHER
-    assert pins.commit(path, "org/y") is None
+def test_what_is_not_pinned_has_no_commit_and_must_be_named_where_a_study_uses_it(tmp_path):
+    assert pins.commit("org/x", root=tmp_path) is None
+    files.write_json(tmp_path / pins.FILE, {"org/x": COMMIT, "org/x@v2": OTHER, "org/y": "unpinned"})
+    assert pins.commit("org/x", root=tmp_path) == pins.entry("org/x", root=tmp_path) == COMMIT
+    assert pins.commit("org/x", "v2", tmp_path) == OTHER
+    assert pins.commit("org/y", root=tmp_path) is pins.commit("org/z", root=tmp_path) is None
+    assert pins.entry("org/y", root=tmp_path) == "unpinned"
     with pytest.raises(UserError, match="does not name org/z; run `sae-transfer preset pin`"):
-        pins.commit(path, "org/z")
+        pins.entry("org/z", root=tmp_path)

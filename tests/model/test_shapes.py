@@ -1,7 +1,6 @@
 """Against the real classes of transformers, built without memory from their real configurations."""
 
 import copy
-import json
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,9 @@ from transformers import (
     Qwen3Config,
 )
 
+from sae_transfer.core import files
 from sae_transfer.core.errors import UserError
-from sae_transfer.model import shapes
+from sae_transfer.model import pins, shapes
 from sae_transfer.model.model_params import ModelParams
 
 DEMO = Path(__file__).parents[2] / "models/demo/model"
@@ -59,7 +59,7 @@ def count(module):
 
 
 def model(name, **more):
-    return ModelParams(name=name, identity=more.pop("identity", "none"), layers=(1,), **more)
+    return ModelParams(name=name, layers=(1,), **more)
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -119,12 +119,13 @@ def test_the_demos_shape_counts_what_its_weights_hold():
 
 def test_a_model_in_the_cache_of_the_hub_is_known_by_its_pinned_commit(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
     commit = "0123456789abcdef0123456789abcdef01234567"
     CONFIGS["llama"].save_pretrained(tmp_path / "hub/models--org--tiny/snapshots" / commit)
     with pytest.raises(UserError, match="model org/tiny: its shape is not known here"):
         shapes.config_of(model("org/tiny"))
-    (tmp_path / "pins.json").write_text(json.dumps({"org/tiny": commit}))
-    assert shapes.config_of(model("org/tiny", identity=tmp_path / "pins.json")).hidden_size == 24
+    files.write_json(pins.FILE, {"org/tiny": commit})
+    assert shapes.config_of(model("org/tiny")).hidden_size == 24
 
 
 def test_what_transformers_does_not_know_has_no_shape(tmp_path):

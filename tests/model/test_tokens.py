@@ -1,7 +1,7 @@
 """Which token is read, and how many BOS a prompt has, for every family of tokenizers."""
 
 import pytest
-from transformers import CanineTokenizer, LlamaConfig, LlamaModel
+from transformers import BertConfig, BertModel, CanineTokenizer, LlamaConfig, LlamaModel
 
 import tiny
 from sae_transfer.core.errors import UserError
@@ -38,11 +38,17 @@ def model():
     return LlamaModel(LlamaConfig(vocab_size=1000, max_position_embeddings=300, **shape))
 
 
+@pytest.fixture(scope="module")
+def encoder():
+    shape = {"hidden_size": 4, "intermediate_size": 4, "num_attention_heads": 1, "num_hidden_layers": 1}
+    return BertModel(BertConfig(vocab_size=1000, **shape))
+
+
 @pytest.fixture
-def tokens(tokenizers, model):
+def tokens(tokenizers, model, encoder):
     def of(family, prompts, chat=None, **options):
-        params = ModelParams(name="m", identity="m", layers=(0,), **options)
-        return tokenise(model, tokenizers[family], prompts, params, chat)
+        params = ModelParams(name="m", layers=(0,), **options)
+        return tokenise(encoder if family == "bert" else model, tokenizers[family], prompts, params, chat)
 
     return of
 
@@ -164,7 +170,7 @@ def test_a_bos_can_be_put_before_gpt2s_prompts(tokens, tokenizers):
 
 
 def test_a_tokenizer_that_does_not_know_its_characters_has_no_last_content(model):
-    params = ModelParams(name="m", identity="m", layers=(0,), position="last_content")
+    params = ModelParams(name="m", layers=(0,), position="last_content")
     small = LlamaModel(LlamaConfig(vocab_size=2, hidden_size=4, num_attention_heads=1, num_hidden_layers=0))
     with pytest.raises(UserError, match=r"which characters a token stands for; set model\.position: last"):
         tokenise(small, CanineTokenizer(), ["a"], params)

@@ -21,8 +21,8 @@ from sae_transfer.probing import probe_files
 from sae_transfer.probing.probe import Probe
 
 PARAMS = demo_params.demo(
-    study={"datasets": ["alpha", "beta"], "saes": ["narrow_2"], "saes_identity": "models/demo/saes"},
-    model={"name": "models/demo/model", "identity": "models/demo/model", "layers": [2], "device": "cpu"},
+    study={"datasets": ["alpha", "beta"], "saes": ["narrow_2"]},
+    model={"name": "models/demo/model", "layers": [2], "device": "cpu"},
     saes={"narrow_2": {"layer": 2, "path": "models/demo/saes/narrow_2"}},
     datasets={
         name: {"loader": "table", "path": f"{name}.jsonl", "n_train": 4, "n_test": 4} for name in ("alpha", "beta")

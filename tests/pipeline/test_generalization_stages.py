@@ -24,8 +24,8 @@ TWO_WAYS = (("bootstrap", 4), ("half_sample", 3))
 ANALYSES = [module.ANALYSIS for module in (oracle_gap, candidate_table, predictors, policies)]
 PARAMS = {
     "seed": 0,
-    "study": {"datasets": list(NAMES), "saes": [SAE], "saes_identity": "models/saes"},
-    "model": {"name": "tiny", "identity": "models/tiny", "layers": [1]},
+    "study": {"datasets": list(NAMES), "saes": [SAE]},
+    "model": {"name": "tiny", "layers": [1]},
     "saes": {SAE: {"layer": 1, "path": "models/saes/tiny_1"}},
     "datasets": {name: {"loader": "table", "path": "x.jsonl", "n_train": 120, "n_test": 80} for name in NAMES},
     "probe": {"n_folds": 3, "C_grid": [0.01, 1.0], "N": [2, 8], "top_k": 3, "repeats": 2, "matched_n_train": 60},

@@ -12,12 +12,13 @@ import yaml
 import tiny
 from commands import call
 from sae_transfer import cli
+from sae_transfer.core import files
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.params_section import read_yaml
 from sae_transfer.data.example import Example
 from sae_transfer.data.loaders.loader_registry import LOADERS
 from sae_transfer.data.prompt_templates import find
-from sae_transfer.model import saes
+from sae_transfer.model import pins, saes
 from sae_transfer.model.saes import layer_of
 from sae_transfer.pipeline import checks, presets
 from sae_transfer.pipeline.params import Params
@@ -88,11 +89,13 @@ def bring(params):
     """Makes the files that are missing, one by one, as the refusals name them; returns them."""
     missing = set()
     while message := refusal(params):  # each names one file and what brings it
-        path, remedy = re.fullmatch(r".* (\S+): not found; (.*)", message).groups()
+        path, remedy = re.fullmatch(r"(?:.* )?(\S+): not found; (.*)", message).groups()
         assert remedy.startswith(("`dvc pull ", "`sae-transfer data fetch ", "`sae-transfer preset pin`")), message
         assert path not in missing
         missing.add(path)
-        if Path(path).suffix:
+        if Path(path) == pins.FILE:
+            files.write_json(pins.FILE, {pins.key(*each): "unpinned" for each in presets.from_hub(params)})
+        elif Path(path).suffix:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).write_text("{}")
         else:
@@ -108,7 +111,7 @@ def test_a_preset_is_in_order_once_its_files_are_there(name, tmp_path, monkeypat
         assert missing >= {"models/demo/model", "models/demo/saes/wide_3", "data/demo/people.jsonl"}
     else:
         assert missing == {
-            f"pins/{name}.json",
+            "pins/hub.json",
             "data/external/squad/train-v2.0.json",
             "data/external/squad/dev-v2.0.json",
             "data/external/idk/ACE-whQA-has-answer.json",
@@ -208,8 +211,8 @@ def type_(project, monkeypatch, capsys):
     return lambda *words: call(monkeypatch, capsys, cli.main, "preset", *words)
 
 
-def pins_of(name):
-    return json.loads(Path(f"pins/{name}.json").read_text())
+def pinned():
+    return json.loads(pins.FILE.read_text())
 
 
 def test_use_writes_params_and_unpinned_pins_where_the_hub_is_out_of_reach(type_):
@@ -217,7 +220,7 @@ def test_use_writes_params_and_unpinned_pins_where_the_hub_is_out_of_reach(type_
     assert code == 0
     assert Path("params.yaml").read_text() == (ROOT / "presets/gemma-2-9b-it.yaml").read_text()
     unpinned = {"google/gemma-2-9b-it": "unpinned", "google/gemma-scope-9b-it-res": "unpinned"}
-    assert pins_of("gemma-2-9b-it") == unpinned
+    assert pinned() == unpinned
     assert "params.yaml is the preset gemma-2-9b-it" in out
     assert "warning: not pinned: google/gemma-2-9b-it: the hub cannot be reached" in err
     assert presets.unpinned(Params.read()) == sorted(unpinned)
@@ -313,14 +316,14 @@ def test_pins_are_what_the_hub_says_and_stay_until_they_are_updated(type_, reach
     code, out, err = type_("use", "gpt2-small")
     repositories = ["jbloom/GPT2-Small-OAI-v5-32k-resid-post-SAEs", "openai-community/gpt2"]
     assert (code, err) == (0, "")
-    assert pins_of("gpt2-small") == dict.fromkeys(repositories, COMMIT)
-    assert f"pins/gpt2-small.json: openai-community/gpt2 {COMMIT}" in out
+    assert pinned() == dict.fromkeys(repositories, COMMIT)
+    assert f"pins/hub.json: openai-community/gpt2 {COMMIT}" in out
     reachable["main"] = "d" * 40
     for command in (["use", "gpt2-small"], ["pin"]):  # hours of results hang on them
         type_(*command)
-        assert pins_of("gpt2-small") == dict.fromkeys(repositories, COMMIT)
+        assert pinned() == dict.fromkeys(repositories, COMMIT)
     type_("pin", "--update")
-    assert pins_of("gpt2-small") == dict.fromkeys(repositories, "d" * 40)
+    assert pinned() == dict.fromkeys(repositories, "d" * 40)
     assert presets.unpinned(Params.read()) == []
 
 
@@ -329,7 +332,7 @@ def test_an_update_out_of_reach_keeps_what_was_pinned(type_, reachable, monkeypa
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     _, _, err = type_("pin", "--update")
     assert "cannot be reached" in err
-    assert set(pins_of("gpt2-small").values()) == {COMMIT}
+    assert set(pinned().values()) == {COMMIT}
 
 
 def test_a_revision_that_params_ask_for_is_pinned_under_its_name(project, reachable):
@@ -337,7 +340,7 @@ def test_a_revision_that_params_ask_for_is_pinned_under_its_name(project, reacha
     params["model"]["revision"] = "v1"
     Path("params.yaml").write_text(yaml.safe_dump(params))
     presets.pin(Params.read())
-    assert sorted(pins_of("gpt2-small")) == [
+    assert sorted(pinned()) == [
         "jbloom/GPT2-Small-OAI-v5-32k-resid-post-SAEs",
         "openai-community/gpt2@v1",
     ]

@@ -17,10 +17,9 @@ from sae_transfer.pipeline.params import Params
 
 ROOT = Path(__file__).parents[2]
 GEMMA = yaml.safe_load((ROOT / "presets/gemma-2-9b-it.yaml").read_text()) | {
-    "study": {"datasets": ["squad", "idk"], "saes": ["res_20", "res_31"], "saes_identity": "pins/gemma.json"},
+    "study": {"datasets": ["squad", "idk"], "saes": ["res_20", "res_31"]},
     "model": {
         "name": "google/gemma-2-9b-it",
-        "identity": "pins/gemma.json",
         "layers": [20, 31],
         "dtype": "bfloat16",
         "chat_template": True,

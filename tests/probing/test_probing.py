@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss as log_loss_of
 
 from planted import QUICK, SHARED, SPURIOUS, balanced, features, groups_of, layer_domain, sae_domain
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.params_section import parse
 from sae_transfer.core.space import residual_stream, sae_features
 from sae_transfer.probing import residual_probes, sae_probes, search
-from sae_transfer.probing.cross_validation import cross_validate
+from sae_transfer.probing.cross_validation import PathScores, choose, cross_validate
 from sae_transfer.probing.kinds import fit
 from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.probe_params import ProbeParams, Tunable
@@ -134,18 +135,78 @@ def test_a_silent_feature_gets_no_weight():
 # what is selected
 
 
-def test_equal_areas_go_to_the_smaller_n_and_the_smaller_c():
+BY_AUC = QUICK.model_copy(update={"selection": "auc"})
+
+
+def with_perfect_features():
     train = sae_domain(0)
-    perfect = np.where(train.labels == 1, 1.0, 0.0)
     X = train.X.tolil()
     for feature in (3, 5):
-        X[:, [feature]] = perfect[:, None]
-    fitted = sae_probes.sparse_probes(replace(train, X=X.tocsr()), 0, QUICK)
+        X[:, [feature]] = np.where(train.labels == 1, 1.0, 0.0)[:, None]
+    return replace(train, X=X.tocsr())
+
+
+def test_equal_areas_go_to_the_smaller_n_and_the_smaller_c():
+    fitted = sae_probes.sparse_probes(with_perfect_features(), 0, BY_AUC)
     chosen = next(probe for probe in only(fitted, "sparse_n") if probe.selected)
     assert chosen.feature_ids.tolist() == [3, 5]
     assert chosen.C == 0.01
-    residual = residual_probes.residual(layer_domain(0, d=2, direction=[50, 0]), 0, QUICK)[0]
-    assert residual.C == 0.01
+    assert chosen.n_tied >= 2 * 2  # with either C, 2 and 8 features separate the classes
+    residual = residual_probes.residual(layer_domain(0, d=2, direction=[50, 0]), 0, BY_AUC)[0]
+    assert (residual.C, residual.n_tied, residual.n_settings) == (0.01, 2, 2)
+
+
+def test_where_areas_tie_log_loss_tells_settings_apart():
+    chosen = next(p for p in sae_probes.sparse_probes(with_perfect_features(), 0, QUICK) if p.selected and not p.rank)
+    assert (chosen.C, chosen.selection, chosen.n_settings) == (1.0, "log_loss", 6)
+    assert chosen.n_tied < 6
+    assert residual_probes.residual(layer_domain(0, d=2, direction=[50, 0]), 0, QUICK)[0].C == 1.0
+
+
+def path(auc, log_loss):
+    return PathScores(np.array(auc), np.array(log_loss))
+
+
+def test_each_rule_takes_its_best_mean_and_counts_what_lies_within_a_standard_error():
+    folds = [  # sizes x Cs; log loss of the second size at the first C: mean 0.30, standard error 0.05
+        path([[0.8, 0.9], [0.9, 0.9]], [[0.50, 0.36], [0.25, 0.34]]),
+        path([[0.8, 0.9], [0.9, 0.7]], [[0.50, 0.36], [0.35, 0.34]]),
+    ]
+    by_loss, by_auc = (choose(folds, [0.1, 1.0], rule) for rule in ("log_loss", "auc"))
+    assert (by_loss.size, by_loss.Cs, by_loss.C, by_loss.n_settings, by_loss.n_tied) == (1, [1.0, 0.1], 0.1, 4, 2)
+    assert (by_auc.size, by_auc.Cs, by_auc.C, by_auc.n_tied) == (0, [1.0, 0.1], 1.0, 2)
+
+
+@pytest.mark.parametrize(("kind", "space"), [("residual", LAYER), ("sparse_n", SAE)])
+def test_the_other_rule_stands_beside_the_chosen_one(kind, space):
+    train = layer_domain(3) if space == LAYER else with_perfect_features()
+    fitted, turned = fit(space, train, 0, QUICK), fit(space, train, 0, BY_AUC)
+
+    def chosen(probes, kind):
+        (probe,) = [p for p in only(probes, kind) if p.selected]
+        return replace(probe, kind="")
+
+    assert same([chosen(fitted, "other_rule")], [chosen(turned, kind)])
+    assert same([chosen(fitted, kind)], [chosen(turned, "other_rule")])
+    assert {chosen(fitted, kind).selection, chosen(fitted, "other_rule").selection} == {"log_loss", "auc"}
+
+
+def test_a_perfect_probe_does_not_say_0_52():
+    params = BY_AUC.model_copy(update={"C_grid": (0.001,)})
+    train = layer_domain(0, d=2, direction=[50, 0])
+    (probe,) = cross_validate(partial(residual_probes.residual, params=params), train, 0, params)
+    shrunk = replace(probe, platt_slope=1.0, platt_bias=0.0)
+    right = np.where(train.labels == 1, 1, -1)
+    assert max(right * (shrunk.probability(probe.score(train.X)) - 0.5)) < 0.1
+    assert min(right * (probe.probability(probe.score(train.X)) - 0.5)) > 0.3
+    assert min(right * probe.oof_logits) > 1
+
+
+def test_probabilities_that_are_not_shrunk_are_left_alone():
+    train = layer_domain(0, direction=np.r_[1.0, np.zeros(19)])
+    params = QUICK.model_copy(update={"C_grid": (100.0,)})
+    (probe,) = cross_validate(partial(residual_probes.residual, params=params), train, 0, params)
+    assert (probe.platt_slope, probe.platt_bias) == (1.0, 0.0)
 
 
 def test_the_order_of_the_grids_changes_nothing():
@@ -156,15 +217,18 @@ def test_the_order_of_the_grids_changes_nothing():
     assert same(residual_probes.residual(train, 0, QUICK), residual_probes.residual(train, 0, turned))
 
 
-def test_residual_keeps_the_c_with_the_best_mean_area():
+@pytest.mark.parametrize(
+    ("rule", "gain"), [("auc", auc), ("log_loss", lambda logits, labels: -log_loss_of(labels, expit(logits)))]
+)
+def test_residual_keeps_the_c_that_is_best_on_average(rule, gain):
     train, grid = layer_domain(3, n=80, d=10, direction=np.r_[1.5, np.zeros(9)]), (0.0001, 0.01, 1.0, 100.0)
-    params = QUICK.model_copy(update={"C_grid": grid})
-    areas = []
+    params = QUICK.model_copy(update={"C_grid": grid, "selection": rule})
+    gains = []
     for rest, test in train.folded(3, 0):
         mean, deviation = rest.X.mean(axis=0), rest.X.std(axis=0)
         fits = [scikit_learns((rest.X - mean) / deviation, rest.labels, C) for C in grid]
-        areas.append([auc((test.X - mean) / deviation @ fit[:-1], test.labels) for fit in fits])
-    found = np.mean(areas, axis=0)
+        gains.append([gain((test.X - mean) / deviation @ fit[:-1] + fit[-1], test.labels) for fit in fits])
+    found = np.mean(gains, axis=0)
     assert 0 < np.argmax(found) < 3  # neither end, which a wrong choice may hit
     assert grid[int(np.argmax(found))] == residual_probes.residual(train, 0, params)[0].C
 
@@ -220,8 +284,8 @@ def test_cv_auc_is_that_of_the_whole_method_on_the_folds():
 
 def test_a_selected_n_is_judged_by_what_the_folds_selected_and_the_others_by_their_n():
     train = sae_domain(5, planted={SHARED: (0.3, 0.5), SPURIOUS: (0.5, 0.3)})
-    found = only(cross_validate(partial(sae_probes.sparse_probes, params=QUICK), train, 0, QUICK), "sparse_n")
-    folds = [(only(sae_probes.sparse_probes(rest, 0, QUICK), "sparse_n"), test) for rest, test in train.folded(3, 0)]
+    found = only(cross_validate(partial(sae_probes.sparse_probes, params=BY_AUC), train, 0, BY_AUC), "sparse_n")
+    folds = [(only(sae_probes.sparse_probes(rest, 0, BY_AUC), "sparse_n"), test) for rest, test in train.folded(3, 0)]
 
     def mean_auc(wanted):
         return np.mean([auc(p.score(t.X), t.labels) for fitted, t in folds for p in fitted if wanted(p)])
@@ -282,7 +346,7 @@ def noise_areas():
 
 def test_pure_noise_has_a_cv_auc_of_one_half_for_every_kind(noise_areas):
     sd = np.sqrt(241 / 12) / 120  # of one AUC by chance, 120 rows against 120
-    assert len(noise_areas) == 3 + 3 + 3
+    assert len(noise_areas) == 3 + 3 + 4
     for key, areas in noise_areas.items():
         assert abs(np.mean(areas) - 0.5) < 3.5 * sd / np.sqrt(3), key
 

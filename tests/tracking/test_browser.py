@@ -39,10 +39,10 @@ def shown(tmp_path_factory):
     listed = pd.DataFrame({"feature": [7, 19], "rank": [1, 2], "density": [0.25, 0.125]})
     features = {("narrow_2", train): {"sparse_1": listed} for train in DATASETS}
     params = {"seed": 0, "model": {"name": "tiny"}}
-    numbers = {"narrow_2": {"sparse_1": {"auc_ood": 0.625}}}
+    numbers = {"out_of_domain.sparse_1": 0.625}
     shown = {"transfer": contents.transfer_table(table), "saes": pd.DataFrame({"sae": ["narrow_2"], "l0": [17.875]})}
     pages = {f"figures/{NAME}.png": (folder / f"{NAME}.png").read_bytes(), "report.html": REPORT}
-    study = contents.study("workspace", params, numbers, shown, pages, {})
+    study = contents.study("workspace", params, numbers, ["Partly. It depends."], shown, pages, {})
     environment = pytest.MonkeyPatch()
     environment.delenv("MLFLOW_TRACKING_URI", raising=False)
     with ExitStack() as stack:
@@ -155,7 +155,7 @@ def test_the_parent_shows_the_report_a_heatmap_and_tables(visit, shown):
     _, experiment, _, runs = shown
     run = runs["workspace: tiny"].info.run_id
     page = visit(f"/experiments/{experiment}/runs/{run}")
-    see(page, "sparse_1.auc_ood", "0.625")
+    see(page, "out_of_domain.sparse_1", "0.625")
     page = visit(f"/experiments/{experiment}/runs/{run}/artifacts/report.html")
     page.frame_locator("iframe").get_by_text("What the report says").wait_for(state="visible", timeout=20_000)
     page = visit(f"/experiments/{experiment}/runs/{run}/artifacts/figures/{NAME}.png")

@@ -40,14 +40,14 @@ def table():
 
 
 def study(auc=0.5, seed=0, **files):
-    numbers = {"narrow_2": {"sparse_1": {"auc_ood": auc}}}
+    numbers = {"out_of_domain.sparse_1": auc}
     params = {"seed": seed, "model": {"name": "tiny"}, "saes": {f"sae_{i}": {"layer": i} for i in range(200)}}
     pages = {
         "figures/heatmap.png": PNG,
         "report.html": b"<p>",
         **{f"figures/{name}.png": x for name, x in files.items()},
     }
-    return contents.study("workspace", params, numbers, {"saes": pd.DataFrame({"l0": [17.5]})}, pages, {})
+    return contents.study("workspace", params, numbers, ["Yes. So."], {"saes": pd.DataFrame({"l0": [17.5]})}, pages, {})
 
 
 def track(folder, table, *, name="workspace", parent=None, params=PARAMS):
@@ -89,7 +89,7 @@ def artifacts(folder, run):
 def test_one_parent_a_study_and_one_child_a_cell(made, table):
     (parent,) = runs(made, "study")
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics == {"sparse_1.auc_ood": 0.5}
+    assert parent.data.metrics == {"out_of_domain.sparse_1": 0.5}
     assert parent.data.params == dict(study().params)
     assert len(parent.data.params) == 202  # more than MLflow takes in one request
     shown = {"saes.json": study().tables["saes.json"].encode(), "figures/heatmap.png": PNG, "report.html": b"<p>"}
@@ -195,7 +195,7 @@ def test_other_headline_numbers_update_the_parent_and_other_params_make_another(
     track(folder, table, parent=study(auc=0.75, curve=PNG))
     (same,) = runs(folder, "study")
     assert same.info.run_id == first.info.run_id
-    assert same.data.metrics == {"sparse_1.auc_ood": 0.75}
+    assert same.data.metrics == {"out_of_domain.sparse_1": 0.75}
     assert artifacts(folder, same)["figures/curve.png"] == PNG
     assert {run.data.tags["mlflow.parentRunId"] for run in runs(folder)} == {first.info.run_id}
     track(folder, table, parent=study(seed=1))

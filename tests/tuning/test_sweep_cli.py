@@ -9,6 +9,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from test_tuning import PARAMS, ROOT, SWEEP, project
 
@@ -35,16 +36,20 @@ def assert_one_line(result, *parts):
 
 
 QUIET = ("--sae", "small", "--no-track")
+UNTUNED = [f"untuned.{name}" for name in ("cv_log_loss", "auc_in_domain", "auc_ood")]
 
 
-def test_a_sweep_shows_its_progress_and_the_best_area_and_ends_with_a_table(type_, project):
+def test_a_sweep_shows_its_progress_and_ends_with_a_table_that_it_keeps(type_, project):
     code, out, err = type_("sweep", *QUIET)
     assert code == 0
     assert "28/28" in err
-    assert re.search(r"small/beta best cv AUC 0\.\d{3}", err)
+    assert "2 of 2 (SAE, A) finished" in err
     lines = [line.split() for line in out.splitlines() if line.startswith("small")]
-    assert [line[1] for line in lines] == ["alpha", "beta"]
-    assert all(re.search(r"0\.\d{3} \[[01]\.\d{3}, [01]\.\d{3}\]", line) for line in out.splitlines()[1:3])
+    kept = pd.read_csv("studies/sweep.csv")
+    assert [line[:4] for line in lines] == kept[["sae", "train", "N", "C"]].astype(str).to_numpy().tolist()
+    shown = kept[["cv_log_loss", "cv_auc", "auc_in_domain", "auc_ood", *UNTUNED]].to_numpy().round(3)
+    assert [[float(number) for number in line[7:]] for line in lines] == shown.tolist()
+    assert re.search(r"In \d of 2 \(SAE, A\) half of the trials or more come within 0\.001 of the best", out)
     assert "sae-transfer sweep --study sweep --apply" in out
     assert Path("studies/sweep.journal").is_file()
 
@@ -79,6 +84,8 @@ def test_apply_writes_the_winners_and_runs_nothing(type_, project):
         chosen = section.at("small", train)
         assert len(chosen.N) == len(chosen.C_grid) == 1
         assert f"probe.small.{train}: C {chosen.C_grid[0]:g}, N {chosen.N[0]}, {chosen.rule_n}, {chosen.scaling}" in out
+    assert "2 (SAE, A) anew" in out
+    assert "no table is there yet" in out
     assert {name: Path(f"studies/sweep.{name}").read_bytes() for name in trials} == trials
     assert type_("sweep", *QUIET, "-q") == (0, "", "")  # and what was applied does not change the search space
     code, out, _ = type_("sweep", "--apply", "--n-max", "2")

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -41,8 +40,8 @@ ROOT = Path(__file__).parents[2]
 RULES, SCALINGS = ("auc", "mean_difference"), ("rms", "standard", "none")
 PLANTED = {"alpha": {SHARED: (0.3, 0.6), SPURIOUS: (0.2, 0.6)}, "beta": {SHARED: (0.3, 0.6), SPURIOUS: (0.4, 0.4)}}
 PARAMS = demo_params.demo(
-    study={"datasets": ["alpha", "beta"], "saes": ["small", "other"], "saes_identity": "models/demo/saes"},
-    model={"name": "models/demo/model", "identity": "models/demo/model", "layers": [2]},
+    study={"datasets": ["alpha", "beta"], "saes": ["small", "other"]},
+    model={"name": "models/demo/model", "layers": [2]},
     saes={name: {"layer": 2, "path": f"models/demo/saes/{name}"} for name in ("small", "other")},
     datasets={
         name: {"loader": "table", "path": f"data/demo/{name}.jsonl", "n_train": 120, "n_test": 60} for name in PLANTED
@@ -119,17 +118,12 @@ def train():
 @pytest.mark.parametrize(("rule", "scaling"), product(RULES, SCALINGS))
 def test_the_objective_is_the_cross_validation_of_the_n_sparse_probe(train, rule, scaling):
     params = QUICK.model_copy(update={"ranking": rule, "scaling": scaling})
-    expected = np.mean(
-        [sae_probes._areas(rest, test, 0, params, [2, 8], [0.01, 1.0]) for rest, test in train.folded(3, 0)], axis=0
-    )
+    scores = [sae_probes._scores(rest, test, 0, params, [2, 8], [0.01, 1.0]) for rest, test in train.folded(3, 0)]
     folds = objective.folds(train, 0, QUICK, RULES, 32)
-    found = [[objective.cross_validated(folds, Choice(C, n, rule, scaling)).auc for C in (0.01, 1.0)] for n in (2, 8)]
-    np.testing.assert_allclose(found, expected, atol=1e-7)
-
-
-def area_and_loss(folds, choice):
-    score = objective.cross_validated(folds, choice)
-    return score.auc, {}, score.log_loss
+    found = [[objective.cross_validated(folds, Choice(C, n, rule, scaling)) for C in (0.01, 1.0)] for n in (2, 8)]
+    for name in ("auc", "log_loss"):
+        expected = np.mean([getattr(score, name) for score in scores], axis=0)
+        np.testing.assert_allclose([[getattr(each, name) for each in row] for row in found], expected, atol=1e-7)
 
 
 def test_the_log_loss_is_scikit_learns_mean_over_the_folds(train):
@@ -144,8 +138,11 @@ def test_the_log_loss_is_scikit_learns_mean_over_the_folds(train):
 def test_the_best_of_the_grid_is_what_the_fit_stage_chooses(train):
     folds = objective.folds(train, 0, QUICK, ("auc",), 32)
     grid = [Choice(C, n, "auc", "rms") for n in QUICK.N for C in QUICK.C_grid]
-    every = tuple(Trial(i, "complete", vars(choice), *area_and_loss(folds, choice)) for i, choice in enumerate(grid))
-    best = trials.winner(Sweep("s", "small", "alpha", {}, every)).choice
+    goal = QUICK.selection
+    values = [objective.cross_validated(folds, choice).of(goal) for choice in grid]
+    every = tuple(Trial(i, "complete", vars(grid[i]), value, {}) for i, value in enumerate(values))
+    best = trials.winner(Sweep("s", "small", "alpha", {"objective": goal}, every)).choice
+    assert objective.untuned(folds, QUICK)[0] == best
     fitted = next(p for p in sae_probes.sparse_probes(train, 0, QUICK) if p.kind == "sparse_n" and p.selected)
     again = objective.trained(train, 0, QUICK, best)
     assert (len(fitted.weights), fitted.C) == (best.N, best.C)
@@ -169,7 +166,7 @@ def test_rankings_are_made_once_a_fold_and_rule_whatever_the_number_of_trials(pr
     )
     swept(trials=14)
     assert len([n for n in calls if n < 120]) == 3 * len(RULES)
-    assert len([n for n in calls if n == 120]) == 1  # the chosen probe on all training rows
+    assert len([n for n in calls if n == 120]) == 2  # the chosen probe and the untuned one on all training rows
 
 
 def test_an_sae_that_never_fires_is_a_users_error():
@@ -180,24 +177,69 @@ def test_an_sae_that_never_fires_is_a_users_error():
 # what is chosen
 
 
-def sweep_of(*points, mode="auc"):
+def sweep_of(*points, mode="best", objective="auc"):
     trials = [
         Trial(i, "complete", {"C": C, "N": n, "ranking": "auc", "scaling": "rms"}, area, {})
         for i, (area, n, C) in enumerate(points)
     ]
     lost = Trial(len(trials), "fail", {"C": 1.0}, None, {})
-    return Sweep("s", "small", "alpha", {"mode": mode}, (*trials, lost))
+    return Sweep("s", "small", "alpha", {"mode": mode, "objective": objective}, (*trials, lost))
 
 
-def test_the_winner_has_the_best_area_then_fewest_features_then_least_log_loss_then_the_smallest_c():
-    found = sweep_of((0.8, 2, 1.0), (0.9, 8, 1.0), (0.9, 4, 5.0), (0.9, 4, 0.1), (0.9, 4, 0.1))
-    calibrated = replace(found, trials=tuple(replace(t, log_loss=1 / t.params["C"]) for t in found.complete))
-    assert trials.winner(calibrated).number == 2
+def test_the_winner_has_the_best_objective_and_is_the_first_of_equals():
+    points = ((0.8, 2, 1.0), (0.9, 8, 1.0), (0.9, 4, 5.0), (0.9004, 16, 0.1), (0.9004, 1, 0.1))
+    found = sweep_of(*points)
     assert trials.winner(found).number == 3
-    assert trials.winner(found, n_max=3).number == 0
+    assert trials.ties(found, trials.winner(found)) == 3
+    assert trials.winner(found, n_max=8).number == 4
+    assert trials.winner(sweep_of(*points, objective="log_loss")).number == 0
+    assert trials.winner(found, n_max=3).number == 4
     assert trials.chosen(found) == [trials.winner(found)]
     with pytest.raises(UserError, match="no complete trial of small/alpha with at most 1 features"):
-        trials.winner(found, n_max=1)
+        trials.winner(sweep_of(*points[:4]), n_max=1)
+
+
+@pytest.mark.parametrize("goal", ["auc", "log_loss"])
+def test_the_winner_is_what_optuna_and_its_dashboard_call_the_best_trial(project, goal):
+    params = demo_params.parsed({**PARAMS, "probe": {**PARAMS["probe"], "selection": goal}})
+    sweep_params = params.sweep.model_copy(update={"trials": 20})
+    of = Study(params.model_copy(update={"sweep": sweep_params}))
+    (found,) = sweep.sweep(Plan(of, "s", (("small", "alpha"),)), 1, lambda *news: None)
+    storage = open_storage("studies", "s", create=False)
+    study = optuna.load_study(study_name="s/small/alpha", storage=storage)
+    best = trials.winner(found)
+    assert study.best_trial.number == best.number
+    assert (study.metric_names, study.best_value) == ([objective.NAMES[goal]], getattr(best, goal))
+    assert [trial.params for trial in study.trials] == [trial.params for trial in found.trials]
+    tried = [trial.params["C"] for trial in found.trials]
+    assert [float(f"{C:.3g}") for C in tried] == tried  # what is shown is what was tried
+    folds = objective.folds(Study.open().rows(SMALL, "alpha"), 0, QUICK, RULES, 16)
+    again = objective.cross_validated(folds, best.choice)
+    assert (again.auc, again.log_loss) == (best.auc, best.log_loss)
+    note = "".join(map(str, storage.get_study_system_attrs(study._study_id).values()))
+    assert f"| trial {best.number} | {best.params['N']} | {best.params['C']:g} |" in note
+    assert f"{trials.ties(found, best)} of 19 other trials come within 0.001" in note
+
+
+def test_the_untuned_probe_is_the_fit_stages_and_stands_beside_the_winner(project):
+    (found,) = swept(trials=4)
+    (row,) = trials.table([found]).to_dict("records")
+    study = Study.open()
+    fitted = sae_probes.sparse_probes(study.rows(SMALL, "alpha"), 0, study.params.probe)
+    probe = next(probe for probe in fitted if probe.kind == "sparse_n" and probe.selected)
+    assert (row["untuned.N"], row["untuned.C"]) == (len(probe.weights), probe.C)
+    for name, test in (("in_domain", "alpha"), ("ood", "beta")):
+        unseen = study.rows(SMALL, test, "test")
+        assert row[f"untuned.auc_{name}"] == roc.auc(probe.score(unseen.X), unseen.labels)
+    best = trials.winner(found)
+    assert (row["trial"], row["N"], row["trials"]) == (best.number, best.params["N"], 4)
+    assert (row["auc_in_domain"], row["auc_ood"]) == (best.attributes["auc.alpha"], best.attributes["auc.beta"])
+
+
+def test_a_finished_sweep_ranks_no_features_again(project, monkeypatch):
+    before = swept(trials=3)
+    monkeypatch.setattr(objective, "folds", None)
+    assert swept(trials=3) == before
 
 
 def test_the_front_is_what_optuna_calls_best_without_repeated_points():
@@ -373,12 +415,12 @@ def killed_in_the_middle(process, lines):
     return process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("mode", ["auc", "pareto"])
+@pytest.mark.parametrize("mode", ["best", "pareto"])
 def test_a_sweep_that_was_killed_twice_goes_on_as_if_it_had_not_been(project, mode):
     params = {**PARAMS, "sweep": PARAMS["sweep"] | {"mode": mode, "trials": 40, "grid": True}}
     demo_params.write(params)
     (whole,) = swept("s", storage="whole", mode=mode, trials=40, grid=True)
-    for lines in (50, 150) if mode == "auc" else (100,):
+    for lines in (50, 150) if mode == "best" else (100,):
         assert killed_in_the_middle(started("--sae", "small", "--train", "alpha"), lines)
         assert len(optuna_studies.records("studies", "s")[0].complete) < 40
     # What a kill in the middle of a trial leaves: one that asked and never told.
@@ -460,7 +502,7 @@ def test_a_workers_mistake_is_one_line(project):
         ({"n_max": 8}, r"n_max = 16 there, 8 now"),
         ({"C_range": [0.01, 1.0]}, r"C = \[0.001, 10.0\] there, \[0.01, 1.0\] now"),
         ({"scaling": ["rms"]}, r"scaling = \['rms', 'standard', 'none'\] there, \['rms'\] now"),
-        ({"mode": "pareto"}, r"mode = auc there, pareto now"),
+        ({"mode": "pareto"}, r"mode = best there, pareto now"),
     ],
 )
 def test_a_journal_from_another_search_space_is_refused_and_kept(project, change, said):
@@ -523,7 +565,7 @@ def test_a_study_or_storage_that_is_not_there_is_one_line(project):
     swept(trials=1)
     with pytest.raises(UserError, match=r"study r: not in studies \(known: s\); `make sweep STUDY=r` starts it"):
         optuna_studies.records("studies", "r")
-    with pytest.raises(UserError, match=r"study .\.\./s.: a name is letters"):
+    with pytest.raises(UserError, match=r"study .\.\./s.: a name has letters"):
         swept("../s")
     for storage in ("sqlite:////nosuch/folder/x.db", "nosuch://x", "redis://127.0.0.1:1"):
         with pytest.raises(UserError, match=storage) as caught:
@@ -590,3 +632,17 @@ def test_the_fit_stage_uses_the_winner(project):
     np.testing.assert_array_equal(probe.weights, expected.weights)
     (path,) = fit_item(study, SMALL, "beta")  # which nobody tuned
     assert [len(p.weights) for p in probe_files.read(path) if p.kind == "sparse_n"] == PARAMS["probe"]["N"]
+
+
+def test_applying_tells_the_rows_that_will_change():
+    probes = pd.DataFrame({"sae": ["a", "a", "a", "b"], "train": ["x", "y", "x", "x"]})
+    tables = {
+        "transfer": probes.assign(family=["sparse_n", "sparse_n", "sparse_1", "sparse_n"]),
+        "saes": pd.DataFrame({"sae": ["a", "b"], "probe": "sparse_n"}),  # means over training sets
+        "predictors": pd.DataFrame({"sae": ["a", "a"], "train": ["x", None], "candidates": "sparse_probes"}),
+        "spaces": pd.DataFrame({"space": ["a", "layer_2"], "train": "x", "probe": "sparse_n"}),
+        "features": probes.assign(rank=1),
+        "regimes": pd.DataFrame(columns=["space", "train", "probe"]),
+    }
+    rows = apply.rows_of(tables, [("a", "x")])
+    assert rows == {"transfer": 1, "saes": 1, "predictors": 2, "spaces": 1}

@@ -11,11 +11,13 @@ from sae_transfer.analyses import (
     predictors,
     regimes,
     sae_comparison,
+    selection,
     similarity,
     stability,
     variations,
 )
 from sae_transfer.analyses.analysis import Analysis
+from sae_transfer.results import counts, headline, warnings
 from sae_transfer.results.schema import Table
 from sae_transfer.results.transfer_table import TRANSFER
 
@@ -23,6 +25,7 @@ ANALYSES: dict[str, Analysis] = {
     module.ANALYSIS.name: module.ANALYSIS
     for module in (
         candidate_table,
+        selection,
         oracle_gap,
         predictors,
         policies,
@@ -42,6 +45,10 @@ TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         TRANSFER,
+        headline.TABLE,
+        warnings.TABLE,
+        counts.DATASETS,
+        counts.HEALTH,
         stability.BOOTSTRAP,
         stability.BOOTSTRAP_FEATURES,
         *(analysis.table for analysis in ANALYSES.values() if analysis.published),

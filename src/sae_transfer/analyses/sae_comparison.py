@@ -1,6 +1,6 @@
 """SAEs against each other: transfer beside width, training objective, L0 and explained variance."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -86,15 +86,10 @@ def comparison_rows(areas: Mapping[str, Areas], first: str, n_groups: Mapping[st
         if not pairs:
             yield row | {"reason": "auc: no other dataset"}
             continue
-        groups = _groups([n_groups[b] for b in dict.fromkeys(b for _, b in pairs)])
+        groups = intervals.groups_of_mean([n_groups[b] for b in dict.fromkeys(b for _, b in pairs)])
         own, base = (mean_auc([areas[each][pair] for pair in pairs]) for each in (sae, first))
         delta = Estimate(reason="the reference itself") if sae == first else own.minus(base, groups)
         yield row | {"n_groups": int(groups)} | estimates({"auc": own.interval(groups), "delta": delta})
-
-
-def _groups(of_tests: Sequence[float]) -> float:
-    """How many groups a mean over test sets rests on: all of theirs, unless one has too few for an interval."""
-    return sum(of_tests) if min(of_tests) >= intervals.MIN_GROUPS else min(of_tests)
 
 
 def summarise(saes: pd.DataFrame) -> list[str]:

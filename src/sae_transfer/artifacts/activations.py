@@ -1,7 +1,11 @@
-"""Residual streams on disk: a file a layer and shard of a dataset, bound to its rows and to what made it."""
+"""Residual streams on disk: a file a layer and shard of a dataset, bound to its rows and to what made it.
+
+`<dataset>.<shard>.checks.json` beside it says what was measured of the model before these prompts ran.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,43 @@ from numpy.typing import NDArray
 from sae_transfer.core import files
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.hashing import digest
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Relative differences |a - b| / |b| of a prompt's stream, the worst over a few prompts and the layers read.
+
+    `padded` is a prompt beside longer ones against alone; `equal` beside one of its own length, measured where `padded`
+    is beyond `limit`, and then only prompts of one length shared a batch (`padding` is `none`, else `right`). `whole` is
+    the model that was cut after the last layer against the whole one, measured once a run. None: not measured.
+    """
+
+    limit: float
+    padded: float | None
+    equal: float | None
+    whole: float | None
+    padding: str
+
+
+def write_checks(path: Path, checks: Checks) -> None:
+    """As JSON, in two digits: the last bits differ from machine to machine."""
+    told = {key: float(f"{value:.1e}") if isinstance(value, float) else value for key, value in asdict(checks).items()}
+    files.write_json(path, told)
+
+
+def read_checks(path: Path) -> Checks | None:
+    """What was measured before the stream at `path` was read; None for one that an older version wrote.
+
+    Raises:
+        UserError: damaged.
+    """
+    beside = path.with_suffix(".checks.json")
+    if not beside.exists():
+        return None
+    try:
+        return Checks(**files.read_json(beside))
+    except TypeError as error:
+        raise files.damaged(beside, error) from None
 
 
 def write(path: Path, stream: NDArray[np.float32], ids: Sequence[str], about: Mapping[str, Any]) -> None:

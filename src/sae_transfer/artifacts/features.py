@@ -119,6 +119,19 @@ def read_health(path: Path) -> Health:
         raise damaged(path, error) from None
 
 
+def read_source(path: Path) -> dict[str, Any]:
+    """The `source` that `write` wrote.
+
+    Raises:
+        UserError: missing, or damaged.
+    """
+    try:
+        source: dict[str, Any] = json.loads(read_about(path)["source"])
+    except (KeyError, ValueError) as error:
+        raise damaged(path, error) from None
+    return source
+
+
 def write_directions(path: Path, found: Directions, decoder: Decoder) -> None:
     """Both as safetensors. The features of `found` are among those of `decoder`, whose vectors are stored once."""
     arrays: dict[str, NDArray[Any]] = {

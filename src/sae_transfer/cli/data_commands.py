@@ -43,8 +43,9 @@ def fetch(
     for name, source in {name: sources.named(name) for name in names or sources.SOURCES}.items():
         brought = fetch.fetch(name, source, sources.EXTERNAL / name, given)
         tracked = versioning.track(sources.EXTERNAL / name)
+        lines = tracked.with_name(".gitignore")  # where DVC notes that git shall leave the data alone
         what = f"brought {', '.join(path.name for path in brought)}" if brought else "already there"
-        print(f"{sources.EXTERNAL / name}: {what}\n  licence: {source.licence}\n  to commit: {tracked}")
+        print(f"{sources.EXTERNAL / name}: {what}\n  licence: {source.licence}\n  to commit: {tracked} {lines}")
 
 
 def check(
@@ -73,7 +74,7 @@ def check(
         if reason:
             print(f"\n{reason}")
         if not any(isinstance(each, str) for each in found.values()):
-            print("".join(f"\n{note}\n" for note in checks.notes(params)), end="")
+            print("".join(f"\n{notice.sentence}\n" for notice in checks.notes(params)), end="")
     if wrong := [name for name, each in found.items() if isinstance(each, str)]:
         raise UserError(f"{len(wrong)} of {len(found)} datasets cannot be used: {', '.join(wrong)}; see above")
 

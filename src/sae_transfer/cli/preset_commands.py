@@ -19,7 +19,7 @@ def use(
         bool, typer.Option("--force", help="Overwrite edits of params.yaml that are not committed.")
     ] = False,
 ) -> None:
-    """Make params.yaml this preset, and pin what it takes from the hub in pins/NAME.json."""
+    """Make params.yaml this preset, and pin what it takes from the hub in pins/hub.json."""
     from sae_transfer.pipeline import presets
 
     presets.use(name, force=force)
@@ -33,13 +33,14 @@ def pin(
     ] = False,
 ) -> None:
     """Pin the model and the SAEs of params.yaml to the commits that they have on the hub now."""
+    from sae_transfer.model import pins
     from sae_transfer.pipeline import presets
     from sae_transfer.pipeline.params import Params
 
-    for path, (found, reasons) in presets.pin(Params.read(), update=update).items():
-        for name, commit in found.items():
-            print(f"{path}: {name} {commit}")
-        for reason in reasons.values():
-            print(f"warning: not pinned: {reason}", file=sys.stderr)
-        if reasons:
-            print("warning: `sae-transfer preset pin` tries again", file=sys.stderr)
+    found, reasons = presets.pin(Params.read(), update=update)
+    for name, commit in found.items():
+        print(f"{pins.FILE}: {name} {commit}")
+    for reason in reasons.values():
+        print(f"warning: not pinned: {reason}", file=sys.stderr)
+    if reasons:
+        print("warning: `sae-transfer preset pin` tries again", file=sys.stderr)

@@ -1,33 +1,40 @@
 """`sae-transfer check` and `summary`: what looks after a study."""
 
-from sae_transfer.core import files, paths
+from typing import Annotated
+
+import typer
+
+from sae_transfer.core import paths
+
+All = Annotated[bool, typer.Option("--all", help="Every space and kind of probe, and every warning.")]
 
 
 def check() -> None:
     """Check a study before it runs: params.yaml, datasets, local models and SAEs, and rows that datasets share."""
-    from sae_transfer.pipeline import checks, presets
+    from sae_transfer.pipeline import checks
     from sae_transfer.pipeline.params import Params
 
-    params = Params.read()
-    notes = checks.check(params)
-    notes += [
-        f"{name} is unpinned: another run may take another version; `sae-transfer preset pin` pins it"
-        for name in presets.unpinned(params)
-    ]
-    for note in notes:
-        print(note)
+    for notice in checks.check(Params.read()):
+        print(f"{notice.severity}: {notice.sentence}")
     print("params.yaml is in order")
 
 
-def summary() -> None:
-    """Say in a few lines what the last `dvc repro` found, and where to look."""
-    for space, kinds in files.read_json(paths.RESULTS / "metrics.json").items():
-        for kind, scores in kinds.items():
-            if "auc_ood" in scores:
-                inside, outside = (_decimals(scores[name]) for name in ("auc_in_domain", "auc_ood"))
-                print(f"{space:>12}  {kind:<16} mean AUC in domain {inside}, out of domain {outside}")
-    print(f"\nresults/transfer.csv holds every number; open {paths.REPORT / 'index.html'} in a browser.")
+def summary(every: All = False) -> None:
+    """Say in at most ten lines what the last `dvc repro` found, and where to look."""
+    from sae_transfer.pipeline.study import Study
+
+    study = Study.open(".")
+    found = study.verdict()
+    print(*found.lines, sep="\n")
+    if every:
+        print()
+        for row in study.table("headline").to_dict("records"):
+            inside, outside = (_decimals(row[name]) for name in ("auc_in_domain", "auc_ood"))
+            print(f"{row['space']:>12}  {row['key']:<26} mean AUC in domain {inside}, out of domain {outside}")
+        print()
+        print(*(f"{notice.severity}: {notice.sentence}" for notice in found.warnings), sep="\n")
+    print(f"Open {paths.REPORT / 'index.html'} in a browser; `sae-transfer summary --all` lists every probe.")
 
 
-def _decimals(score: float | None) -> str:
-    return "not tested" if score is None else f"{score:.3f}"
+def _decimals(score: float) -> str:
+    return "not tested" if score != score else f"{score:.3f}"

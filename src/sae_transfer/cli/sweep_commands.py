@@ -1,21 +1,22 @@
 """`sae-transfer sweep` and `dashboard`: Optuna studies that tune the probes of each (SAE, A)."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sae_transfer.core import files
+from sae_transfer.core import files, paths
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.params_section import PARAMS_FILE, parse
 
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study
     from sae_transfer.tuning.sweep import Plan
-    from sae_transfer.tuning.trials import Sweep, Trial
+    from sae_transfer.tuning.trials import Sweep
 
 STUDIES = Path("studies")
 DATA = ("seed", "model", "saes", "datasets")  # the sections that decide what lies in artifacts/
@@ -55,11 +56,11 @@ def sweep(
     plan = Plan(of, study, pairs(of, sae or (), train or ()))
     found = _stored(plan) if apply else _run(plan, jobs, quiet)
     if apply:
-        _apply(found, n_max, quiet or as_json)
+        _apply(plan, found, n_max, quiet or as_json)
     elif track:
         from sae_transfer.tracking import sweeps
 
-        sweeps.log_sweeps(found, of.params.tracking, progress=not quiet)
+        sweeps.log_sweeps(found, of.params.tracking)
     if as_json:
         print(json.dumps([each.as_json() for each in found], indent=1, sort_keys=True))
     elif not apply and not quiet:
@@ -93,70 +94,88 @@ def _stored(plan: "Plan") -> "list[Sweep]":
     """The study's sweeps of the plan's pairs."""
     from sae_transfer.tuning import optuna_studies
 
-    return [
-        each for each in optuna_studies.records(plan.sweep.storage, plan.name) if (each.space, each.train) in plan.pairs
-    ]
+    found = {(each.space, each.train): each for each in optuna_studies.records(plan.sweep.storage, plan.name)}
+    return [found[pair] for pair in plan.pairs if pair in found]
 
 
 def _run(plan: "Plan", jobs: int, quiet: bool) -> "list[Sweep]":
     from sae_transfer.tuning import sweep as sweeps
+    from sae_transfer.tuning import trials
 
     with _progress(plan, quiet) as tick:
         found = sweeps.sweep(plan, jobs, tick)
     files.write_json(STUDIES / f"{plan.name}.json", [each.as_json() for each in found])
-    return [each for each in found if (each.space, each.train) in plan.pairs]
+    files.write_text(STUDIES / f"{plan.name}.csv", trials.table(found).to_csv(index=False, lineterminator="\n"))
+    by_pair = {(each.space, each.train): each for each in found}
+    return [by_pair[pair] for pair in plan.pairs]
 
 
 @contextmanager
 def _progress(plan: "Plan", quiet: bool) -> Iterator[Callable[[str, float, int], None]]:
-    """A bar over all trials, with the sweep that just moved and the best AUC that it has found so far."""
+    """A bar over all trials, with the number of (SAE, A) that are finished."""
     from tqdm import tqdm
 
-    best: dict[str, float] = {}
-    bar = tqdm(total=plan.sweep.trials * len(plan.pairs), desc=plan.name, unit="trials", disable=quiet, delay=0.1)
+    per, pairs = plan.sweep.trials, len(plan.pairs)
+    done: Counter[str] = Counter()
+    bar = tqdm(total=per * pairs, desc=plan.name, unit="trials", disable=quiet, delay=0.1)
 
-    def tick(name: str, area: float, done: int) -> None:
-        best[name] = max(area, best.get(name, area))
-        bar.set_postfix_str(f"{name.split('/', 1)[1]} best cv AUC {best[name]:.3f}", refresh=False)
-        bar.update(done)
+    def tick(name: str, _: float, trials: int) -> None:
+        done[name] += trials
+        finished = sum(count >= per for count in done.values())
+        bar.set_postfix_str(f"{finished} of {pairs} (SAE, A) finished", refresh=False)
+        bar.update(trials)
 
     try:
         yield tick
     finally:
-        bar.leave = bool(best)
+        bar.leave = bool(done)
         bar.close()
 
 
-def _apply(found: "list[Sweep]", n_max: int | None, quiet: bool) -> None:
-    from sae_transfer.tuning.apply import apply, winners
+def _apply(plan: "Plan", found: "list[Sweep]", n_max: int | None, quiet: bool) -> None:
+    from sae_transfer.analyses.analysis_registry import TABLES
+    from sae_transfer.tuning.apply import apply, rows_of, winners
 
     chosen = winners(found, n_max)
+    there = [name for name in TABLES if (plan.study.path(paths.RESULTS) / f"{name}.csv").exists()]
+    rows = rows_of({name: plan.study.table(name) for name in there}, chosen)
     apply(PARAMS_FILE, chosen)
+    if quiet:
+        return
     for (space, train), choice in chosen.items():
-        if not quiet:
-            print(f"probe.{space}.{train}: C {choice.C:g}, N {choice.N}, {choice.ranking}, {choice.scaling}")
+        print(f"probe.{space}.{train}: C {choice.C:g}, N {choice.N}, {choice.ranking}, {choice.scaling}")
+    told = ", ".join(f"{name} ({count:,} rows)" for name, count in rows.items())
+    print(f"`dvc repro` now fits the N-sparse probes of these {len(chosen)} (SAE, A) anew, and their controls.")
+    print(f"Numbers will change in results/: {told or 'no table is there yet'}.")
+    print("The 1-sparse and residual stream probes stay as they are.")
 
 
 def _print_table(found: "list[Sweep]", study: str) -> None:
-    from sae_transfer.tuning.trials import chosen
+    from sae_transfer.tuning.trials import TIE, table, ties, winner
 
-    heads = f"{'SAE':<12} {'A':<12} {'N':>4} {'C':>9} {'ranking':<16} {'scaling':<9}"
-    print(f"{heads} cv AUC   test AUC in domain [95%]   mean outside")
-    for each in found:
-        for trial in chosen(each):
-            print(_line(each, trial))
-    print(f"\nstudies/{study}.json holds every trial; `make dashboard STUDY={study}` shows them;")
+    shown = table(found)
+    print(f"{'':<73}{'tuned':^30}   {'untuned':^23}")
+    print(
+        f"{'SAE':<12} {'A':<12} {'N':>4} {'C':>9} {'ranking':<16} {'scaling':<9} {'ties':>4}  "
+        f"{'loss':>6} {'AUC':>6} {'inside':>7} {'outside':>8}   {'loss':>6} {'inside':>7} {'outside':>8}"
+    )
+    for row in shown.to_dict("records"):
+        print(_line(row))
+    flat = sum(2 * (1 + ties(each, winner(each))) >= len(each.complete) for each in found)
+    means = [shown[name].mean() for name in ("auc_ood", "untuned.auc_ood")]
+    print(f"\nMean AUC outside A: {means[0]:.3f} tuned, {means[1]:.3f} untuned. ", end="")
+    print(f"In {flat} of {len(found)} (SAE, A) half of the trials or more come within {TIE} of the best.")
+    print(f"studies/{study}.csv holds this table, studies/{study}.json every trial.")
+    print(f"`make dashboard STUDY={study}` shows the trials.")
     print(f"`sae-transfer sweep --study {study} --apply` writes the winners into params.yaml.")
 
 
-def _line(sweep: "Sweep", trial: "Trial") -> str:
-    params, found = trial.params, trial.attributes
-    outside = [value for key, value in found.items() if key.startswith("auc.") and key != f"auc.{sweep.train}"]
-    area, low, high = (found.get(f"{name}.{sweep.train}", float("nan")) for name in ("auc", "auc_low", "auc_high"))
+def _line(row: dict[Any, Any]) -> str:
     return (
-        f"{sweep.space:<12} {sweep.train:<12} {params['N']:>4} {params['C']:>9.3g} {params['ranking']:<16} "
-        f"{params['scaling']:<9} {trial.value:.3f}    {area:.3f} [{low:.3f}, {high:.3f}]      "
-        f"{sum(outside) / len(outside) if outside else float('nan'):.3f}"
+        f"{row['sae']:<12} {row['train']:<12} {row['N']:>4} {row['C']:>9g} {row['ranking']:<16} {row['scaling']:<9} "
+        f"{row['ties']:>4}  {row['cv_log_loss']:>6.3f} {row['cv_auc']:>6.3f} {row['auc_in_domain']:>7.3f} "
+        f"{row['auc_ood']:>8.3f}   {row['untuned.cv_log_loss']:>6.3f} {row['untuned.auc_in_domain']:>7.3f} "
+        f"{row['untuned.auc_ood']:>8.3f}"
     )
 
 

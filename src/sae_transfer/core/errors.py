@@ -5,7 +5,13 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A person's mistake: one line that names the thing, the value and the remedy. Commands exit with code 2."""
+    """A person's mistake: one line that names the thing, the value and the remedy. Commands exit with code 2.
+
+    What does not print is escaped: names and values come from files, and one must not break the line or the terminal.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(each if each.isprintable() else ascii(each)[1:-1] for each in message))
 
 
 def closest(name: str, known: Iterable[str]) -> str:

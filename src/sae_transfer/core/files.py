@@ -66,7 +66,7 @@ def read_json(path: Path) -> Any:
         raise missing(path) from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} line {error.lineno}: not valid JSON; delete it and run `dvc repro`") from None
-    except UnicodeDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, numbers of thousands of digits, nested without end
         raise damaged(path, error) from None
 
 

@@ -80,7 +80,9 @@ def run(
     known = _read(folder)
     wanted = {item.name: item.identity(recipe) for item in items}
     kept = {
-        name: made for name, made in known.items() if made.get("identity") == wanted.get(name) and _whole(folder, made)
+        name: made
+        for name, made in known.items()
+        if made and made.get("identity") == wanted.get(name) and _whole(folder, made)
     }
     todo = [item for item in items if item.name not in kept]
     manifest: dict[str, Any] = dict(kept) | {item.name: {} for item in todo}
@@ -107,16 +109,32 @@ def made(folder: Path) -> dict[str, str]:
     Raises:
         UserError: the stage has not run.
     """
-    manifest = files.read_json(folder / MANIFEST)
-    return {name: digest(entry["files"]) for name, entry in manifest.items() if entry}
+    found = _entries(files.read_json(folder / MANIFEST))
+    return {name: digest(entry["files"]) for name, entry in found.items() if entry}
+
+
+def share_made(folder: Path) -> float:
+    """Which share of a stage's items is there, while it runs; 0 before it has begun."""
+    entries = _read(folder).values()
+    return sum(map(bool, entries)) / len(entries) if entries else 0.0
 
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
-    except (FileNotFoundError, ValueError):  # no run yet, or a manifest that is damaged: everything is made anew
+        return _entries(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):  # no run yet, or it is damaged: everything is made anew
         return {}
+
+
+def _entries(manifest: Any) -> dict[str, Any]:
+    """The entries of a manifest that are ones: {} of an item that is not made yet, else its identity and its files."""
+    found = manifest.items() if isinstance(manifest, dict) else ()
+    return {name: entry for name, entry in found if entry == {} or _is_entry(entry)}
+
+
+def _is_entry(entry: Any) -> bool:
+    recorded = entry.get("files") if isinstance(entry, dict) and isinstance(entry.get("identity"), str) else None
+    return isinstance(recorded, dict) and all(isinstance(hashed, str) for hashed in recorded.values())
 
 
 def _write(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -129,16 +147,35 @@ def _whole(folder: Path, entry: Mapping[str, Any]) -> bool:
 
 
 def _clean(folder: Path, known: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
-    """Removes the files of items that are gone or out of date, also those that a kill kept out of the manifest."""
+    """Removes the files of items that are gone or out of date: those that the manifest lists and, of an item that a
+    kill left unmade, those that begin with its name. Nothing outside the stage's folder, whatever a manifest says, and
+    nothing behind a link.
+    """
     safe = {name for entry in kept.values() for name in entry["files"]}
     for name in known.keys() - kept.keys():
-        parent, stem = (folder / name).parent, Path(name).name
-        begun = [*parent.glob(f"{_escaped(stem)}.*"), *parent.glob(f".{_escaped(stem)}.*")] if parent.is_dir() else []
-        for path in begun:
-            if str(path.relative_to(folder)) not in safe and not path.is_dir():
+        for path in _begun(folder, name, known[name]):
+            if str(path.relative_to(folder)) not in safe and (path.is_symlink() or path.is_file()):
                 path.unlink()
-        if parent != folder and parent.is_dir() and not any(parent.iterdir()):
+        parent = (folder / name).parent
+        if parent != folder and _is_inside(folder, parent) and parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()
+
+
+def _begun(folder: Path, name: str, entry: Mapping[str, Any]) -> list[Path]:
+    """The files of an item, and those of it that were being written."""
+    parent, stem = (folder / name).parent, Path(name).name
+    listed = [folder / file for file in entry.get("files", ())]
+    if parent.is_dir():
+        listed += parent.glob(f".{_escaped(stem)}.*")
+        listed += [] if entry else parent.glob(f"{_escaped(stem)}.*")
+    return [path for path in listed if _is_inside(folder, path.parent)]
+
+
+def _is_inside(folder: Path, place: Path) -> bool:
+    """Whether a folder is the stage's or one below, with no link on the way and no step out of it."""
+    below = place.relative_to(folder).parts if place.is_relative_to(folder) else ("..",)
+    steps = [folder.joinpath(*below[:n]) for n in range(1, len(below) + 1)]
+    return ".." not in below and not any(step.is_symlink() for step in steps)
 
 
 def _escaped(stem: str) -> str:

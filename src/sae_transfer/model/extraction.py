@@ -1,10 +1,10 @@
 """The residual stream at one token of each prompt, for every wanted layer in one pass over the prompts.
 
-With `models` and `tokens`, the only home of transformers. What identifies a set of activations is written beside it
-and checked when it is read.
+What identifies a set of activations is written beside it and checked when it is read. Before a pass over prompts,
+`invariance` looks whether a row depends on what else is in its batch.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.hashing import digest
+from sae_transfer.model import invariance, pins
+from sae_transfer.model.invariance import LIMIT, Batching
 from sae_transfer.model.loading import decoder_layers, input_device
 from sae_transfer.model.model_params import ModelParams
 from sae_transfer.model.tokens import Tokens, tokenise
@@ -47,10 +49,30 @@ def residual_stream(
         {layer: [n, d_model] float32}, rows in the order of the prompts.
 
     Raises:
-        UserError: a prompt is empty, too long, or has more or less than one BOS; NaN or infinity in the stream.
+        UserError: as `tokenise`, `invariance.measure` and `streams_of`.
     """
     found = tokenise(model, tokenizer, prompts, params, chat)
-    return streams_of(model, found.ids, found.at, params, progress)
+    batching = measured(model, found, params)
+    return streams_of(model, found.ids, found.at, params, batching.equal_lengths, progress)
+
+
+def measured(model: "PreTrainedModel", tokens: Tokens, params: ModelParams) -> Batching:
+    """How far the prompts' streams move with their batch.
+
+    Raises:
+        UserError: as `invariance.measure`.
+    """
+    every_layer = decoder_layers(model)[1]
+    layers = {layer: every_layer[layer] for layer in params.layers}
+
+    def run(ids: Sequence[Sequence[int]], at: Sequence[int]) -> dict[int, np.ndarray]:
+        plan = batches([len(row) for row in ids], params.tokens_per_batch)
+        return outputs_of(model, layers, ids, at, plan, finite=False)  # the pass over all prompts names the row
+
+    try:
+        return invariance.measure(run, tokens.ids, tokens.at, params.tokens_per_batch, LIMIT[params.dtype])
+    except invariance.Unstable as error:
+        raise UserError(f"model {params.name}: not supported: {type(model).__name__} {error}") from None
 
 
 def streams_of(
@@ -58,41 +80,66 @@ def streams_of(
     token_ids: Sequence[Sequence[int]],
     at: Sequence[int],
     params: ModelParams,
+    equal_lengths: bool = False,
     progress: bool = False,
 ) -> dict[int, np.ndarray]:
     """`residual_stream` of n prompts that are token ids already, each read at its index in `at` [n].
 
+    With `equal_lengths` only prompts of one length share a batch, and nothing is padded.
+    """
+    every_layer = decoder_layers(model)[1]
+    layers = {layer: every_layer[layer] for layer in params.layers}
+    plan = batches([len(ids) for ids in token_ids], params.tokens_per_batch, equal_lengths)
+    return outputs_of(model, layers, token_ids, at, plan, progress)
+
+
+def outputs_of(
+    model: "PreTrainedModel",
+    layers: Mapping[int, "nn.Module"],
+    token_ids: Sequence[Sequence[int]],
+    at: Sequence[int],
+    plan: Iterable[Sequence[int]],
+    progress: bool = False,
+    finite: bool = True,
+) -> dict[int, np.ndarray]:
+    """What modules of a model hand on, {layer: [n, d_model]}, by the token ids of n prompts in batches of `plan`.
+
     On a GPU nothing in the loop waits for the device: prompts leave from pinned memory and streams arrive in it, both
     while the device computes, so NaN is looked for at the end there, and after each batch elsewhere. (Where attention
     is sdpa, transformers itself looks once a batch whether anything is padded; for Gemma 2, eager, it does not.)
+
+    Raises:
+        UserError: NaN or infinity in the stream, where it must be `finite`; the model fails on a batch, or hands on no
+            single stream.
     """
     import torch
     from tqdm import tqdm
 
-    every_layer = decoder_layers(model)[1]
-    layers = {layer: every_layer[layer] for layer in params.layers}
+    config = model.config.get_text_config()
     device, n, where = input_device(model), len(token_ids), np.asarray(at)
     waits = device.type != "cuda"
     # In the order of the batches, so that each batch arrives in one piece.
-    shape = (len(layers), n, model.config.hidden_size)
+    shape = (len(layers), n, config.hidden_size)
     arrived = torch.empty(shape, dtype=torch.float32, pin_memory=not waits)
     order: list[int] = []
     bar = tqdm(total=n, unit=" prompts", desc="residual stream", disable=not progress)
     with bar, torch.inference_mode():
-        for rows in batches([len(ids) for ids in token_ids], params.tokens_per_batch):
+        for rows in plan:
             tokens, mask = padded([token_ids[row] for row in rows])
-            with captured(layers, _sent(where[rows], device)) as caught:
-                model(input_ids=_sent(tokens, device), attention_mask=_sent(mask, device))
             batch = arrived[:, len(order) : len(order) + len(rows)]
-            for into, layer in zip(batch, layers, strict=True):
-                into.copy_(caught[layer], non_blocking=not waits)
-            if waits:
-                _check_finite(batch.numpy(), rows, params.layers)
+            with _explained(model, tokens):
+                with captured(layers, _sent(where[rows], device), getattr(config, "altup_active_idx", None)) as caught:
+                    model(input_ids=_sent(tokens, device), attention_mask=_sent(mask, device))
+                for into, layer in zip(batch, layers, strict=True):
+                    into.copy_(caught[layer], non_blocking=not waits)
+            if waits and finite:
+                _check_finite(batch.numpy(), rows, list(layers))
             order += rows
             bar.update(len(rows))
     if not waits:
         _synchronise()
-        _check_finite(arrived.numpy(), order, params.layers)
+    if not waits and finite:
+        _check_finite(arrived.numpy(), order, list(layers))
     back = np.argsort(order)
     return {layer: values[back] for layer, values in zip(layers, arrived.numpy(), strict=True)}
 
@@ -113,16 +160,18 @@ def _synchronise() -> None:
         torch.cuda.synchronize(number)
 
 
-def batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], tokens_per_batch: int, equal: bool = False) -> Iterator[list[int]]:
     """Rows in batches of like length, the longest first, so that what does not fit in memory fails at once.
 
-    A batch has at most `tokens_per_batch` tokens with its padding; a longer row makes a batch of its own.
+    A batch has at most `tokens_per_batch` tokens with its padding; a longer row makes a batch of its own. With `equal`,
+    all rows of a batch have the same length.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     while order:
         size = max(1, tokens_per_batch // lengths[order[0]])
-        yield order[:size]
-        order = order[size:]
+        batch = [row for row in order[:size] if not equal or lengths[row] == lengths[order[0]]]
+        yield batch
+        order = order[len(batch) :]
 
 
 def padded(ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -137,12 +186,15 @@ def padded(ids: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @contextmanager
-def captured(layers: Mapping[int, "nn.Module"], at: "torch.Tensor") -> Iterator[dict[int, "torch.Tensor"]]:
+def captured(
+    layers: Mapping[int, "nn.Module"], at: "torch.Tensor", active: int | None = None
+) -> Iterator[dict[int, "torch.Tensor"]]:
     """Within the block, one forward pass: {layer: [batch, d_model] float32} of each layer's output at token `at`.
 
-    Only that position is kept, inside the hook, so that memory does not grow with layers times tokens.
+    Of a model with several streams [streams, batch, tokens, d_model] (Gemma 3n) the one that is `active` is kept. Only that position is kept, inside the hook, so that memory does not grow with layers times tokens.
 
     Raises:
+        ValueError: a layer hands on something else than one stream [batch, tokens, d_model].
         RuntimeError: a layer ran twice or not at all.
     """
     import torch
@@ -154,7 +206,11 @@ def captured(layers: Mapping[int, "nn.Module"], at: "torch.Tensor") -> Iterator[
         def hook(_module: object, _inputs: object, output: Any) -> None:
             if layer in caught:
                 raise RuntimeError(f"layer {layer} ran twice in one forward pass")
-            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = output[0] if isinstance(output, (tuple, list)) else output
+            if active is not None and hidden.ndim == 4:
+                hidden = hidden[active]
+            if not isinstance(hidden, torch.Tensor) or hidden.ndim != 3 or len(hidden) != len(rows):
+                raise ValueError(f"layer {layer} hands on something else than one residual stream of each prompt")
             caught[layer] = hidden[rows, at].float()
 
         return hook
@@ -167,6 +223,26 @@ def captured(layers: Mapping[int, "nn.Module"], at: "torch.Tensor") -> Iterator[
             handle.remove()
     if silent := sorted(layers.keys() - caught.keys()):
         raise RuntimeError(f"layers {silent} did not run in the forward pass")
+
+
+@contextmanager
+def _explained(model: "PreTrainedModel", tokens: np.ndarray) -> Iterator[None]:
+    """Says in one line which batch a model cannot run, and why."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"model {model.name_or_path}: a batch of {tokens.shape[0]} prompts of {tokens.shape[1]} tokens does not fit "
+            "in memory; lower model.tokens_per_batch, or set model.device_map: auto"
+        ) from None
+    except (IndexError, RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"model {model.name_or_path}: not supported: {type(model).__name__} fails on prompts of "
+            f"{tokens.shape[1]} tokens ({cause})"
+        ) from error
 
 
 def _check_finite(values: np.ndarray, rows: Sequence[int], layers: Sequence[int]) -> None:
@@ -182,15 +258,23 @@ def _check_finite(values: np.ndarray, rows: Sequence[int], layers: Sequence[int]
 
 
 def identity(
-    params: ModelParams, model: "PreTrainedModel", weights: Mapping[str, Any], prompts: Sequence[str], tokens: Tokens
+    params: ModelParams,
+    model: "PreTrainedModel",
+    weights: Mapping[str, Any],
+    prompts: Sequence[str],
+    tokens: Tokens,
+    padding: str = "right",
 ) -> dict[str, Any]:
-    """Everything that decides the values of a residual stream, as plain JSON; `weights` as `weights_identity` says."""
+    """Everything that decides the values of a residual stream, as plain JSON; `weights` as `weights_identity` says.
+
+    `padding` is `none` where only prompts of one length shared a batch. `adds_bos` is null where the tokenizer has none.
+    """
     import torch
     import transformers
 
     return {
         "model": params.name,
-        "source": str(params.identity),
+        "source": str(params.folder or pins.FILE),
         **weights,
         "dtype": params.dtype,
         "device": input_device(model).type,
@@ -199,12 +283,12 @@ def identity(
         "chat_template": params.chat_template,
         "chat_prompts": tokens.chat,
         "truncate": params.truncate,
-        "batches": {"tokens_per_batch": params.tokens_per_batch, "padding": "right", "order": "longest first"},
+        "batches": {"tokens_per_batch": params.tokens_per_batch, "padding": padding, "order": "longest first"},
         "n": len(prompts),
         "prompts_sha256": digest(list(prompts)),
         "tokens_sha256": digest(tokens.ids),  # the tokenizer and the chat template are in it
         "positions_sha256": digest(tokens.at),
-        "adds_bos": tokens.adds_bos,
+        "adds_bos": tokens.adds_bos if tokens.has_bos else None,
         "unknown_tokens": tokens.unknown,
         "truncated_prompts": tokens.truncated,
         "transformers": str(transformers.__version__),

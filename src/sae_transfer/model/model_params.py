@@ -1,21 +1,49 @@
 """The sections `model` and `saes` of the params: what is loaded, and how it is run."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from sae_transfer.core.params_section import ParamsSection
+from sae_transfer.core.params_section import ParamsSection, Place
+
+HUB_ID = re.compile(r"(?!models/)\w[\w.-]*(/\w[\w.-]*)?")
 
 
-class SaeParams(ParamsSection):
+# Arguments of transformers' `apply_chat_template` itself, which decide what it returns.
+OURS = {
+    *("conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize", "padding"),
+    *("truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs"),
+    *("sanitize_control_tokens", "messages"),
+}
+
+
+class Weights(ParamsSection):
+    """Weights from a folder or from the hub, whose pinned commits stand in the study's folder `root`."""
+
+    _root: Path = PrivateAttr(Path())
+
+    @property
+    def root(self) -> Path:
+        """The folder of the study that these params are of; by default the working directory."""
+        return self._root
+
+    def of_study(self, root: Path, **changed: Any) -> Self:
+        """These params as those of a study in a folder, with some values changed."""
+        copy = self.model_copy(update=changed)
+        copy._root = root
+        return copy
+
+
+class SaeParams(Weights):
     """An SAE on the residual stream after `layer`: a folder that SAELens saved (`path`), or `release` and `id`.
 
     `override` takes an SAE that was trained on another model or with a BOS that the prompts lack; this is recorded.
     """
 
     layer: int = Field(ge=0)
-    path: Path | None = None
+    path: Place | None = None
     release: str | None = None
     id: str | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -28,17 +56,15 @@ class SaeParams(ParamsSection):
         return self
 
 
-class ModelParams(ParamsSection):
+class ModelParams(Weights):
     """The model and how it is run: all of it is part of what identifies an activation.
 
-    `name` is a folder or a hub id; `identity` is what DVC depends on in its place: the folder, or the pins of a hub
-    model (see `pins`), whose commit is loaded. `position` is explained in `tokens`. `device_map: auto` spreads a model
-    larger than the GPU over GPUs, host memory and disk (with accelerate); `max_memory` bounds each of them:
-    {"0": 70GiB, cpu: 100GiB}.
+    `name` is a folder or a hub id, of which the pinned commit is loaded (see `pins`). `position` is explained in
+    `tokens`. `device_map: auto` spreads a model larger than the GPU over GPUs, host memory and disk (with accelerate);
+    `max_memory` bounds each of them: {"0": 70GiB, cpu: 100GiB}.
     """
 
     name: str
-    identity: Path
     revision: str | None = None
     layers: tuple[int, ...] = Field(min_length=1)
     dtype: Literal["float32", "bfloat16"] = "float32"  # never float16: Gemma overflows
@@ -48,10 +74,26 @@ class ModelParams(ParamsSection):
     tokens_per_batch: int = Field(default=8192, gt=0)
     shard_rows: int = Field(default=4096, gt=0)  # prompts that are extracted together, and kept in one file
     chat_template: bool = False
+    chat_template_kwargs: dict[
+        str, bool | int | str
+    ] = {}  # what the template lets one choose: {enable_thinking: false}
     position: Literal["last", "last_content"] = "last"
     prepend_bos: bool = False  # before prompts to which the tokenizer adds none (GPT-2), for SAEs that were trained so
     truncate: bool = False
     trust_remote_code: bool = False
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that `name` means; None for a hub id."""
+        path = Path(self.name)
+        return path if path.is_dir() or not HUB_ID.fullmatch(self.name) else None
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _arguments_of_the_template(cls, arguments: dict[str, bool | int | str]) -> dict[str, bool | int | str]:
+        if ours := OURS & arguments.keys():
+            raise ValueError(f"{', '.join(sorted(ours))}: no argument of a template; delete it")
+        return arguments
 
     @field_validator("layers")
     @classmethod

@@ -1,4 +1,4 @@
-"""pins/<name>.json: which commit of every hub repository a study uses. DVC depends on it in the hub's place.
+"""pins/hub.json: which commit of every hub repository the studies here use, in the weights' place.
 
 `{"google/gemma-2-9b-it": "<40 hex digits>", ...}`, the model as `name@revision` where params ask for a revision. What
 the hub did not tell is `unpinned`: no commit is ever invented.
@@ -12,6 +12,7 @@ from sae_transfer.core import files
 from sae_transfer.core.errors import UserError
 from sae_transfer.model import hub
 
+FILE = Path("pins/hub.json")
 UNPINNED = "unpinned"
 
 
@@ -34,18 +35,22 @@ def read(path: Path) -> dict[str, str]:
     return found
 
 
-def commit(path: Path, repo: str, revision: str | None = None) -> str | None:
-    """The pinned commit of a repository; None where it is unpinned, or where `path` is no pins file (a folder).
+def entry(repo: str, revision: str | None = None, root: Path = Path()) -> str:
+    """What the pins say of a repository that a study uses: its commit, or `unpinned`.
 
     Raises:
-        UserError: as `read`, or the file does not name the repository.
+        UserError: as `read`, or they do not name it.
     """
-    if path.suffix != ".json":
-        return None
-    found, name = read(path), key(repo, revision)
-    if name not in found:
-        raise UserError(f"{path}: does not name {name}; run `sae-transfer preset pin`")
-    return None if found[name] == UNPINNED else found[name]
+    name = key(repo, revision)
+    if (found := read(root / FILE).get(name)) is None:
+        raise UserError(f"{FILE}: does not name {name}; run `sae-transfer preset pin`")
+    return found
+
+
+def commit(repo: str, revision: str | None = None, root: Path = Path()) -> str | None:
+    """The commit that a repository is pinned to; None where it is not. Raises as `read`, but for a missing file."""
+    found = read(root / FILE).get(key(repo, revision), UNPINNED) if (root / FILE).exists() else UNPINNED
+    return None if found == UNPINNED else found
 
 
 def resolve(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.files import missing
-from sae_transfer.model import hub, pins
+from sae_transfer.model import hub, pins, sae_formats
 from sae_transfer.model.loading import available_device
 from sae_transfer.model.model_params import SaeParams
 
@@ -30,19 +30,36 @@ FOLDED = ("none", "layer_norm", "constant_norm_rescale")  # what SAELens applies
 ALIASES = {"gpt2-small": "gpt2", "meta-llama-3.1-8b-instruct": "llama-3.1-8b-instruct"}
 
 
-# How TransformerLens may rewrite a model without a change of its residual stream. Its other options do change it.
-HARMLESS = {"fold_ln", "fold_value_biases", "center_unembed", "n_devices", "device", "device_map", "dtype"}
+# How TransformerLens may rewrite or run a model without a change of its residual stream. Other options do change it.
+HARMLESS = {
+    *("fold_ln", "fold_value_biases", "center_unembed", "refactor_factored_attn_matrices", "n_devices", "device"),
+    *("device_map", "dtype", "torch_dtype", "attn_implementation", "trust_remote_code", "low_cpu_mem_usage", "token"),
+    *("cache_dir", "local_files_only", "use_safetensors", "move_to_device", "default_padding_side"),
+    *("default_prepend_bos", "hf_model"),
+}
 
 
-def load_sae(name: str, params: SaeParams, identity: Path = Path()) -> Any:
+# What SAELens' metadata name beside those: the model's revision, which `check_fits` compares, and its mean.
+SEEN_TO = {"revision", "checkpoint_value", "center_writing_weights"}
+
+
+# Encoders of one row at a time with features of at least 0, as SAELens calls them. BatchTopK is a JumpReLU there.
+ARCHITECTURES = {"standard", "gated", "topk", "jumprelu", "matching_pursuit"}
+
+
+# Parts of a hook's name before its list of layers: the text model, under any of its names, and nothing else.
+TEXT_MODEL = r"(?:(?:model|transformer|gpt_neox|language_model|text_model|decoder|encoder|backbone|bert|roberta)\.)*"
+AFTER, BEFORE = {"", ".output", ".hook_resid_post", ".hook_out"}, {".hook_resid_pre", ".hook_in", ".input"}
+
+
+def load_sae(name: str, params: SaeParams) -> Any:
     """The SAE in float32, checked against the layer that params name.
 
     Its `cfg.metadata.revision` is the commit that it came from, `pinned` whether it was asked for; None for a folder.
 
     Args:
         name: its name in params, for messages.
-        params: where it is.
-        identity: the pins file with the commit to load (`study.saes_identity`); a folder pins nothing.
+        params: where it is; of a release the pinned commit is loaded.
 
     Raises:
         UserError: not found, damaged, gated or out of reach; its hook is at another place; or it expects activations
@@ -51,7 +68,7 @@ def load_sae(name: str, params: SaeParams, identity: Path = Path()) -> Any:
     if params.path is not None and not params.path.is_dir():
         raise _not_found(name, params.path)
     device = available_device(params.device, f"saes.{name}.device")
-    pinned = None if params.release is None else pins.commit(identity, repository(params.release))
+    pinned = None if params.release is None else pins.commit(repository(params.release), root=params.root)
     from sae_lens import SAE
     from safetensors import SafetensorError
 
@@ -59,9 +76,13 @@ def load_sae(name: str, params: SaeParams, identity: Path = Path()) -> Any:
         with _downloads(pinned) as commits, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"\s*This SAE has non-empty")  # _check refuses, or as_trained
             if params.path is not None:
-                sae = SAE.load_from_disk(params.path, device=device, dtype="float32")
+                read = sae_formats.reader(params.path)
+                sae = SAE.load_from_disk(
+                    params.path, device=device, dtype="float32", **({} if read is None else {"converter": read})
+                )
             else:
-                sae = SAE.from_pretrained(params.release, params.id, device=device, dtype="float32")
+                ours = {"converter": sae_formats.sparsify_on_hub} if _is_sparsify(params.release) else {}
+                sae = SAE.from_pretrained(params.release, params.id, device=device, dtype="float32", **ours)
     except UnpicklingError:
         source = f"{params.release} {params.id}"
         raise UserError(
@@ -72,12 +93,19 @@ def load_sae(name: str, params: SaeParams, identity: Path = Path()) -> Any:
     metadata = sae.cfg.metadata
     metadata.revision = _one_commit(name, commits)
     metadata.pinned = None if params.release is None else pinned is not None
+    _check_kind(name, sae)
     _check(name, params, metadata, sae.cfg.normalize_activations)
-    return sae.eval()
+    _check_rows(name, sae.eval())
+    return sae
+
+
+def _is_sparsify(release: str | None) -> bool:
+    return registry().get(release or "", {}).get("conversion_func") == "sparsify"
 
 
 def _explained(params: SaeParams, pinned: str | None, error: Exception) -> str:
-    cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    cause = " ".join(lines[:2]) if isinstance(error, RuntimeError) else lines[0]  # PyTorch names the key in the second
     if params.release is None:
         return f"{params.path}: {cause}; restore it or correct params.yaml"
     advice = hub.remedy(repository(params.release), pinned or "main", error)
@@ -128,11 +156,56 @@ def _not_found(name: str, path: Path) -> UserError:
     return UserError(f"saes.{name}: {path}: no such folder; correct its path in params.yaml")
 
 
+def _check_kind(name: str, sae: Any) -> None:
+    """Refuses what is no SAE of single rows."""
+    kind, metadata = str(sae.cfg.architecture()), sae.cfg.metadata
+    out = metadata.hook_name_out or metadata.hf_hook_name_out
+    read = metadata.hook_name or metadata.hf_hook_name
+    if (
+        "transcoder" in kind
+        or (out is not None and out != read)
+        or getattr(sae.cfg, "d_out", sae.cfg.d_in) != sae.cfg.d_in
+    ):
+        raise UserError(
+            f"saes.{name}: not supported: a transcoder ({kind}); it does not reconstruct what it reads; choose an SAE"
+        )
+    if kind not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise UserError(f"saes.{name}: not supported: architecture {kind}; choose one of {known}")
+
+
+def _check_rows(name: str, sae: Any) -> None:
+    """Tries the SAE on random rows: each alone gives the features that it has among others, and none is negative."""
+    import torch
+
+    rows = torch.randn(4, sae.cfg.d_in, generator=torch.Generator().manual_seed(0)).to(sae.W_dec.device)
+    try:
+        with torch.inference_mode():
+            together = sae.encode(rows)
+            alone = torch.cat([sae.encode(rows[[i]]) for i in range(len(rows))])
+            shape = sae.decode(together).shape
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"saes.{name}: not supported: it does not encode rows of its width ({cause})") from None
+    if shape != rows.shape or together.shape != (len(rows), sae.cfg.d_sae):
+        raise UserError(f"saes.{name}: not supported: its features or reconstructions have another width than it says")
+    if bool((together < 0).any()):
+        raise UserError(f"saes.{name}: not supported: its features can be negative")
+    if not torch.allclose(together, alone, rtol=1e-3, atol=1e-3 * float(together.abs().max())):
+        raise UserError(
+            f"saes.{name}: not supported: a row's features depend on the rows beside it, as in training; "
+            "save it for inference with SAELens"
+        )
+
+
 def _check(name: str, params: SaeParams, metadata: Any, normalisation: str) -> None:
     hook = metadata.hook_name or metadata.hf_hook_name
     layer = params.layer if hook is None else layer_of(hook)
-    if layer is None:
-        raise UserError(f"saes.{name}: its hook is {hook}, which is not on the residual stream; choose another SAE")
+    if layer is None or metadata.hook_head_index is not None:
+        raise UserError(
+            f"saes.{name}: not supported: its hook is {hook}, which is not on the residual stream of the text model; "
+            "choose another SAE"
+        )
     if layer < 0:
         raise UserError(f"saes.{name}: its hook is {hook}, the embeddings before any layer; choose a later hook")
     if layer != params.layer:
@@ -142,26 +215,27 @@ def _check(name: str, params: SaeParams, metadata: Any, normalisation: str) -> N
         )
     if normalisation not in FOLDED:
         raise UserError(
-            f"saes.{name}: normalize_activations = {normalisation} is not folded into its weights, so its features "
-            "would be wrong; fold it with SAELens before saving"
+            f"saes.{name}: not supported: normalize_activations = {normalisation} is not folded into its weights, so its "
+            "features would be wrong; fold it with SAELens before saving"
         )
     asked = {option for option, on in (metadata.model_from_pretrained_kwargs or {}).items() if on}
-    if unknown := sorted(asked - HARMLESS - {"center_writing_weights"}):
+    if unknown := sorted(asked - HARMLESS - SEEN_TO):
         raise UserError(
-            f"saes.{name}: it was trained on a model rewritten by {', '.join(unknown)}, which is not done here; "
-            "choose another SAE"
+            f"saes.{name}: not supported: it was trained on a model rewritten by {', '.join(unknown)}, which is not done "
+            "here; choose another SAE"
         )
 
 
 def layer_of(hook: str) -> int | None:
     """The layer whose output a hook reads: blocks.3.hook_resid_post and model.layers.3 give 3, resid_pre of 3 gives 2.
 
-    The stream before layer 0 is the embeddings: -1. None for a hook that is not on the residual stream between layers.
+    The stream before layer 0 is the embeddings: -1. None for a hook that is not on the text model's residual stream
+    between layers.
     """
-    match = re.search(r"(?:blocks|layers|h)\.(\d+)(.*)$", hook)
-    if match is None or match[2] not in ("", ".output", ".hook_resid_post", ".hook_resid_pre"):
+    match = re.fullmatch(rf"{TEXT_MODEL}(?:blocks|layers|layer|h)\.(\d+)(.*)", hook)
+    if match is None or match[2] not in AFTER | BEFORE:
         return None
-    return int(match[1]) - match[2].endswith("pre")
+    return int(match[1]) - (match[2] in BEFORE)
 
 
 def centres(sae: Any) -> bool:
@@ -182,25 +256,36 @@ def as_trained(sae: Any, activations: NDArray[np.float32]) -> NDArray[np.float32
     return centred
 
 
-def check_fits(name: str, params: SaeParams, sae: Any, made: Mapping[str, Any]) -> dict[str, Any]:
+def check_fits(
+    name: str, params: SaeParams, sae: Any, made: Mapping[str, Any], revision: str | None = None
+) -> dict[str, Any]:
     """What the features' file says of the SAE, after a check that it belongs to the model of these activations.
 
     Args:
         name: its name in params.
         params: where it is.
         sae: what `load_sae` gave.
-        made: the identity of the activations (`activations.identity`).
+        made: the identity of the activations (`extraction.identity`).
+        revision: `model.revision` of params.
 
     Raises:
-        UserError: its metadata name another model than the activations', or expect a BOS that the prompts lack; not
-            with `override`. A model that is a folder has no name to compare: there only layer and width are checked.
+        UserError: its metadata name another model or revision than the activations', or expect a BOS that the prompts
+            lack and the tokenizer has; not with `override`. A model that is a folder has no name to compare: there only
+            layer and width are checked.
     """
     metadata = sae.cfg.metadata
     trained_on, on_hub = metadata.model_name, made["weights_sha256"] is None
     problems = []
     if on_hub and trained_on is not None and _short(trained_on) != _short(made["model"]):
         problems.append(f"was trained on {trained_on}, but model.name is {made['model']}")
-    if metadata.prepend_bos and not made["adds_bos"]:
+    trained_at = _revision(metadata)
+    if on_hub and trained_at is not None and trained_at not in (revision, made["revision"]):
+        problems.append(
+            f"was trained on revision {trained_at}, but model.revision is {revision}; set it to {trained_at}"
+        )
+    if (
+        metadata.prepend_bos and made["adds_bos"] is False
+    ):  # None: there is no BOS, and loaders that say so say too much
         problems.append("was trained on prompts that start with BOS, and these do not; set model.prepend_bos: true")
     if problems and not params.override:
         raise UserError(
@@ -214,9 +299,17 @@ def check_fits(name: str, params: SaeParams, sae: Any, made: Mapping[str, Any]) 
         "pinned": metadata.pinned,
         "hook": metadata.hook_name or metadata.hf_hook_name,
         "trained_on": trained_on,
+        "context_size": metadata.context_size,
         "model": made["model"],
         "override": [problem.partition(";")[0] for problem in problems],
     }
+
+
+def _revision(metadata: Any) -> str | None:
+    """The revision of the model that an SAE was trained on; TransformerLens counts Pythia's steps."""
+    asked = metadata.model_from_pretrained_kwargs or {}
+    step = asked.get("checkpoint_value")
+    return asked.get("revision") or (None if step is None else f"step{step}")
 
 
 def _short(model: str) -> str:

@@ -78,7 +78,7 @@ def config_of(model: ModelParams) -> "PretrainedConfig":
     base = next((model.name.removesuffix(ending) for ending in TUNED if model.name.endswith(ending)), model.name)
     if known := KNOWN.get(base) or KNOWN.get(f"openai-community/{base}"):
         return AutoConfig.for_model(**known)
-    pinned = pins.commit(model.identity, model.name, model.revision) if model.identity.exists() else None
+    pinned = pins.commit(model.name, model.revision)
     try:
         return AutoConfig.from_pretrained(
             model.name,

@@ -16,13 +16,11 @@ def counter(params: ModelParams) -> CountTokens:
         UserError: the tokenizer or the configuration cannot be had (why, and what to do).
     """
     model, tokenizer = loading.load_skeleton(params)
-    context = min(getattr(model.config, "max_position_embeddings", None) or UNLIMITED, tokenizer.model_max_length)
-    # Without a limit, so that prompts beyond it are counted and none is cut.
-    model.config.max_position_embeddings, tokenizer.model_max_length = UNLIMITED, UNLIMITED
+    context = min(tokens.context(model, tokenizer), UNLIMITED)
 
     def count(texts: Sequence[str], chat: Sequence[bool | None]) -> TokenCounts:
         in_chat = [params.chat_template if each is None else each for each in chat]
-        found = tokens.tokenise(model, tokenizer, texts, params, in_chat)
+        found = tokens.counted(model, tokenizer, texts, params, in_chat, UNLIMITED)  # none is cut
         lengths = np.array([len(ids) for ids in found.ids])
         beyond = int((lengths > context).sum())
         return TokenCounts(

@@ -20,6 +20,9 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; what was finished is kept, and the next run goes on from there", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ import pandas as pd
 
 from sae_transfer.analyses import stability
 from sae_transfer.analyses.analysis import Analysis
-from sae_transfer.analyses.analysis_registry import ANALYSES
+from sae_transfer.analyses.analysis_registry import ANALYSES, TABLES
 from sae_transfer.core import files, hashing, items, paths
 from sae_transfer.core.items import Item
-from sae_transfer.pipeline import stage
+from sae_transfer.pipeline import counting, stage
 from sae_transfer.pipeline.fit import CODE as FIT_CODE
 from sae_transfer.pipeline.study import Study
-from sae_transfer.results import headline_numbers
+from sae_transfer.results import headline, verdict, warnings
 from sae_transfer.results.schema import Table
 from sae_transfer.results.transfer_table import TRANSFER
 
@@ -75,28 +75,37 @@ def analyse(study: Study, name: str, part: str) -> list[Path]:
 
 
 def write_tables(study: Study) -> None:
-    """Writes results/*.csv and, in results/schema.json, what their columns mean."""
+    """Writes results/*.csv, what their columns mean (schema.json), the headline's numbers and the verdict."""
     transfer = _joined(TRANSFER, _parts(study, paths.TRANSFER, "rows"))
     bootstrap = _joined(stability.BOOTSTRAP, _parts(study, paths.RESAMPLES, "areas"))
-    tables = {
-        TRANSFER: stability.with_train_sd(in_order(study, transfer), bootstrap),
-        stability.BOOTSTRAP: bootstrap,
-        stability.BOOTSTRAP_FEATURES: _joined(
+    rows = {
+        "transfer": stability.with_train_sd(in_order(study, transfer), bootstrap),
+        "datasets": counting.datasets(study),
+        "health": counting.health(study),
+        "bootstrap": bootstrap,
+        "bootstrap_features": _joined(
             stability.BOOTSTRAP_FEATURES, _parts(study, paths.RESAMPLES, "features", saes=True)
         ),
     }
     for name, analysis in ANALYSES.items():
         if analysis.published:
-            parts = [study.analysis(name, part) for part in analysis.parts(study)]
-            tables[analysis.table] = _joined(analysis.table, parts)
-    for table, rows in tables.items():
-        # six digits are more than any number here is worth, and do not differ between platforms as the last bits do
-        text = rows.to_csv(index=False, float_format="%.6g")
-        files.write_text(study.path(paths.RESULTS) / f"{table.name}.csv", text)
-    files.write_json(study.path(paths.RESULTS) / "schema.json", [table.described() for table in tables])
-    written = {table.name: study.table(table.name) for table in tables}
-    numbers = headline_numbers.summary(written["transfer"]) | headline_numbers.of_analyses(written)
-    files.write_json(study.path(paths.RESULTS) / "metrics.json", numbers)
+            rows[name] = _joined(analysis.table, [study.analysis(name, part) for part in analysis.parts(study)])
+    written = {name: _written(study, name, table) for name, table in rows.items()}
+    written["headline"] = _written(study, "headline", headline.headline(written["transfer"]))
+    found = warnings.warnings(written)
+    _written(study, "warnings", warnings.frame(found))
+    folder = study.path(paths.RESULTS)
+    files.write_json(folder / "schema.json", [table.described() for table in TABLES.values()])
+    files.write_json(folder / "metrics.json", headline.metrics(written))
+    files.write_json(folder / "verdict.json", verdict.verdict(written, found).as_json())
+
+
+def _written(study: Study, name: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """The table as a reader finds it in results/: six digits are more than any number here is worth, and do not differ
+    between platforms as the last bits do.
+    """
+    files.write_text(study.path(paths.RESULTS) / f"{name}.csv", rows.to_csv(index=False, float_format="%.6g"))
+    return study.table(name)
 
 
 def _parts(study: Study, place: Path, what: str, *, saes: bool = False) -> list[pd.DataFrame]:

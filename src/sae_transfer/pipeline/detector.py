@@ -113,8 +113,7 @@ class Detector:
 
     @cached_property
     def _sae(self) -> Any:
-        pinned = self.study.path(self.study.params.study.saes_identity)
-        return saes.load_sae(self.space.sae, self.study.sae(self.space), pinned)
+        return saes.load_sae(self.space.sae, self.study.sae(self.space))
 
 
 def _fired(probe: Probe, X: Any) -> list[tuple[Fired, ...]]:

@@ -1,6 +1,5 @@
 """Is this machine ready for a study? Each check looks, says what it found in one line, and never raises for it."""
 
-import os
 import platform
 import shutil
 import sqlite3
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from sae_transfer.core.errors import UserError
+from sae_transfer.core.memory import available_memory
 from sae_transfer.pipeline import checks, versioning
 from sae_transfer.pipeline.params import Params
 from sae_transfer.pipeline.study_cost import Estimate
@@ -55,7 +55,7 @@ def findings(model: str, device: str, cost: Estimate | None) -> list[Finding]:
 def untestable(params: Params) -> list[Finding]:
     """What the study's rows cannot tell, however long it runs: the notes of `check`."""
     try:
-        return [Finding("rows", "note", told) for told in checks.notes(params)]
+        return [Finding("rows", "note", notice.sentence) for notice in checks.notes(params)]
     except UserError as error:
         return [Finding("rows", "note", f"not read ({error})")]
 
@@ -104,16 +104,6 @@ def _memory(device: str, cost: Estimate | None) -> Finding:
         advice = "; a smaller model.tokens_per_batch needs less" if device == "cpu" else ""
         return Finding("memory", "problem", f"{size(free)} free, needs about {size(cost.host)}{advice}")
     return Finding("memory", "ok", f"{size(free)} free")
-
-
-def available_memory() -> int:
-    """Bytes of host memory that a new process can have; elsewhere than on Linux, all that the machine has."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _disk(cost: Estimate | None) -> Finding:

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from sae_transfer.artifacts import features
 from sae_transfer.core import files, items, paths
 from sae_transfer.core.arrays import Ints
+from sae_transfer.core.errors import UserError
 from sae_transfer.core.items import Item
 from sae_transfer.core.space import Space, residual_stream
 from sae_transfer.pipeline import inputs, stage
 from sae_transfer.pipeline.study import Split, Study
 from sae_transfer.probing.search import MIN_ROWS
+from sae_transfer.results.warnings import LEAST_VARIANCE
 
 USUAL_L0, ENTRY = 300, 8  # active features a row, generously; bytes for an index and a value
 
@@ -64,8 +66,7 @@ class Encoder:
         from sae_transfer.model import saes
 
         if self.loaded[0] != space.sae:
-            identity = self.study.path(self.study.params.study.saes_identity)
-            self.loaded = (space.sae, saes.load_sae(space.sae, self.study.sae(space), identity))
+            self.loaded = (space.sae, saes.load_sae(space.sae, self.study.sae(space)))
         return self.loaded[1]
 
     def _features(self, space: Space, dataset: str, path: Path) -> None:
@@ -74,10 +75,18 @@ class Encoder:
         sae, params = self._sae(space), self.study.params.saes[space.sae]
         rows = self.study.activations(int(space.layer or 0), dataset)
         files.check_room(self.folder, len(rows) * USUAL_L0 * ENTRY)
-        source = saes.check_fits(space.sae, params, sae, self.study.about_activations(dataset))
+        about, revision = self.study.about_activations(dataset), self.study.params.model.revision
+        source = saes.check_fits(space.sae, params, sae, about, revision)
         if params.release and not source["pinned"]:
             print(f"saes.{space.sae}: unpinned, read at commit {source['revision']}", file=sys.stderr)
         found = encoding.encode(sae, space.sae, rows)
+        explained = found.health.explained_variance
+        if explained < LEAST_VARIANCE and not params.override:
+            raise UserError(
+                f"saes.{space.sae}: it explains {explained:.2f} of the variance on {dataset}, worse than the mean "
+                "activation: it was not trained on these activations; choose the SAE's own model, layer and chat "
+                f"template, or set saes.{space.sae}.override: true"
+            )
         features.write(path, found.features, found.health, source, found.norms)
 
     def _directions(self, space: Space, path: Path) -> None:

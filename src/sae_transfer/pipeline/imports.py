@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sae_transfer.artifacts import activations, imported
 from sae_transfer.core import files, hashing, paths
 from sae_transfer.core.errors import UserError
+from sae_transfer.core.names import check_name
 from sae_transfer.core.params_editing import editing, flow
 from sae_transfer.core.params_section import PARAMS_FILE, parse
 from sae_transfer.data import splits
@@ -26,7 +27,6 @@ from sae_transfer.data.loaders.loader_registry import Columns, DatasetParams
 from sae_transfer.data.sources import EXTERNAL
 from sae_transfer.data.splits import Quota
 from sae_transfer.model import activation_files
-from sae_transfer.pipeline.params import check_name
 from sae_transfer.pipeline.study import Study
 
 ROWS, ARRAYS = "rows.jsonl", "activations.safetensors"

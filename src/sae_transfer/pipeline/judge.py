@@ -11,16 +11,14 @@ import pandas as pd
 
 from sae_transfer.core import files, hashing, items, paths
 from sae_transfer.core.items import Item
-from sae_transfer.pipeline import inputs, stage
-from sae_transfer.pipeline.extract import NOT_IDENTITY
+from sae_transfer.pipeline import extract, inputs, stage
 from sae_transfer.pipeline.study import Study
 
 
 def run(study: Study) -> None:
     """Asks the whole model, with its head, about every dataset's test rows."""
     folder, chosen, model = study.path(paths.VERBAL), study.params.verbal, study.params.model
-    settings = {name: value for name, value in model.model_dump(mode="json").items() if name not in NOT_IDENTITY}
-    shared = {"verbal": chosen.model_dump(mode="json"), "params": settings}
+    shared = {"verbal": chosen.model_dump(mode="json"), "params": extract.settings(model)}
     wanted = []
     run_on = [name for name in study.datasets if not study.params.datasets[name].activations]
     for name in run_on if chosen.abstaining else ():

@@ -1,6 +1,5 @@
 """params.yaml as one frozen object. Each section is a class beside the code that it is for."""
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, model_validat
 from sae_transfer.analyses.generalization import GeneralizationParams
 from sae_transfer.analyses.regimes import RegimeParams
 from sae_transfer.core.errors import UserError, closest
+from sae_transfer.core.names import check_name, check_names
 from sae_transfer.core.params_section import PARAMS_FILE, Names, ParamsSection, parse, read_yaml
 from sae_transfer.core.space import Space, residual_stream, sae_features
 from sae_transfer.data.loaders.loader_registry import DatasetParams
@@ -22,38 +22,29 @@ from sae_transfer.probing.resampling import BootstrapParams
 from sae_transfer.tracking import TrackingParams
 from sae_transfer.tuning.search_space import SweepParams
 
-NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?!\.))*")
-TAKEN = re.compile(r"text|verbal|residual|mean|all|layer_\d+|manifest", re.IGNORECASE)
 
+def _named(what: str) -> BeforeValidator:
+    """A section of sections by name: the names are checked before all else, since messages repeat them.
 
-def check_name(name: str, what: str) -> str:
-    """The name of a dataset, an SAE, a study or a preset, which becomes the name of files and of table entries.
-
-    Raises:
-        UserError: it has other characters than letters, digits, `_`, `-` and `.`, or is a word of the project.
+    YAML reads a dataset named 2024 as a number; null it reads as nothing, which no name can mean.
     """
-    if not NAME.fullmatch(name):
-        raise UserError(f"{what} {name!r}: a name has letters, digits, '_', '-' and '.', and begins with no '.' or '-'")
-    if TAKEN.fullmatch(name):
-        raise UserError(f"{what} {name!r}: this word has a meaning of its own here; choose another name")
-    return name
 
+    def check(section: Any) -> Any:
+        if not isinstance(section, Mapping):
+            return section
+        if None in section:
+            raise ValueError("a name is null; put quotes around it")
+        check_names(list(map(str, section)), what)
+        return {str(key): value for key, value in section.items()}
 
-def _keys_as_text(section: Any) -> Any:
-    """YAML reads a dataset named 2024 as a number; null it reads as nothing, which no name can mean."""
-    if not isinstance(section, Mapping):
-        return section
-    if None in section:
-        raise ValueError("a name is null; put quotes around it")
-    return {str(key): value for key, value in section.items()}
+    return BeforeValidator(check)
 
 
 class StudyParams(ParamsSection):
-    """Section `study`: the datasets and SAEs that the study is made of, and what pins the SAEs' weights."""
+    """Section `study`: the datasets and SAEs that the study is made of."""
 
     datasets: Names
     saes: Names
-    saes_identity: Path
 
 
 class Params(ParamsSection):
@@ -63,8 +54,8 @@ class Params(ParamsSection):
     jobs: PositiveInt | None = None  # parallel processes; by default as many as the machine has cores
     study: StudyParams
     model: ModelParams
-    saes: Annotated[dict[str, SaeParams], BeforeValidator(_keys_as_text)]
-    datasets: Annotated[dict[str, DatasetParams], BeforeValidator(_keys_as_text)]
+    saes: Annotated[dict[str, SaeParams], _named("SAE")]
+    datasets: Annotated[dict[str, DatasetParams], _named("dataset")]
     probe: ProbeParams
     transfer: TransferParams
     bootstrap: BootstrapParams
@@ -99,10 +90,11 @@ class Params(ParamsSection):
 
     @model_validator(mode="after")
     def _fits(self) -> "Params":
-        for name in self.datasets:
-            check_name(name, "dataset")
         for name in self.saes:
-            check_name(name, "SAE")
+            if name in ProbeParams.model_fields:  # `probe.N` would be both its overrides and a setting
+                raise UserError(f"SAE {name!r}: probe.{name} is a setting; choose another name")
+        if self.tracking.uri is None:  # a folder of mlruns/ has its name
+            check_name(self.tracking.experiment, "tracking.experiment")
         _check_listed("study.datasets", self.study.datasets, self.datasets)
         _check_listed("study.saes", self.study.saes, self.saes)
         _check_listed("regimes.datasets", self.regimes.datasets, self.study.datasets)
@@ -149,6 +141,7 @@ def _check_listed(where: str, names: Iterable[str], defined: Iterable[str]) -> N
     known, seen = set(defined), set[str]()
     for name in names:
         if name not in known:
+            check_name(name, where)
             raise UserError(f"{where} names {name}, which is not defined; {closest(name, known)}")
         if name in seen:
             raise UserError(f"{where} names {name} twice; delete one")

@@ -65,39 +65,32 @@ def _same(one: Path, other: Path) -> bool:
     return other.exists() and one.read_bytes() == other.read_bytes()
 
 
-def from_hub(params: Params) -> dict[Path, list[tuple[str, str | None]]]:
-    """What each pins file of the params has to name: (repository, revision) of the model and of its SAEs."""
-    wanted = [(params.model.identity, (params.model.name, params.model.revision))]
-    for name in params.study.saes:
-        if (release := params.saes[name].release) is not None:
-            wanted.append((params.study.saes_identity, (saes.repository(release), None)))
-    found: dict[Path, list[tuple[str, str | None]]] = {}
-    for path, repository in wanted:
-        if path.suffix == ".json":
-            found.setdefault(path, []).append(repository)
-    return {path: list(dict.fromkeys(repositories)) for path, repositories in found.items()}
+def from_hub(params: Params) -> list[tuple[str, str | None]]:
+    """What the params take from the hub: (repository, revision) of the model and of its SAEs."""
+    found = [] if params.model.folder is not None else [(params.model.name, params.model.revision)]
+    releases = [params.saes[name].release for name in params.study.saes]
+    found += [(saes.repository(release), None) for release in releases if release is not None]
+    return list(dict.fromkeys(found))
 
 
-def pin(params: Params, *, update: bool = False) -> dict[Path, tuple[dict[str, str], dict[str, str]]]:
-    """Write the pins files of the params; {file: (pins, why some are unpinned)}. What is pinned stays, unless updated.
+def pin(params: Params, *, update: bool = False) -> tuple[dict[str, str], dict[str, str]]:
+    """Pin what the params take from the hub: (pins, why some are unpinned). What is pinned stays, unless updated.
 
-    Where an update cannot reach the hub, what was pinned stays too.
+    Where an update cannot reach the hub, what was pinned stays too; so does what other studies pinned.
     """
-    written = {}
-    for path, wanted in from_hub(params).items():
-        known = pins.read(path) if path.exists() else {}
-        found, reasons = pins.resolve(wanted, {} if update else known)
-        for name in reasons:
-            found[name] = known.get(name, pins.UNPINNED)
-        files.write_json(path, found)
-        written[path] = (found, reasons)
-    return written
+    if not (wanted := from_hub(params)):
+        return {}, {}
+    known = pins.read(pins.FILE) if pins.FILE.exists() else {}
+    found, reasons = pins.resolve(wanted, {} if update else known)
+    for name in reasons:
+        found[name] = known.get(name, pins.UNPINNED)
+    files.write_json(pins.FILE, known | found)
+    return found, reasons
 
 
 def unpinned(params: Params) -> list[str]:
     """What the params take from the hub at no fixed commit."""
-    files = [pins.read(path) for path in from_hub(params) if path.exists()]
-    return sorted(name for file in files for name, commit in file.items() if commit == pins.UNPINNED)
+    return sorted(pins.key(*wanted) for wanted in from_hub(params) if pins.commit(*wanted) is None)
 
 
 def described(name: str) -> str:

@@ -33,7 +33,7 @@ def run(study: Study) -> None:
     parts = [delayed(_draw)(study, tables, names[i::jobs]) for i in range(jobs)]
     drawn = [name for part in Parallel(n_jobs=jobs, backend="multiprocessing")(parts) for name in part]
     svgs = {name: (study.path(paths.FIGURES) / f"{name}.svg").read_text(encoding="utf-8") for name in drawn}
-    text = page(transfer, svgs, about(study, transfer), sections(tables))
+    text = page(transfer, svgs, about(study, transfer), study.verdict(), sections(tables))
     files.write_text(study.path(paths.REPORT) / "index.html", text)
     print(f"open {paths.REPORT / 'index.html'} in a browser")
 

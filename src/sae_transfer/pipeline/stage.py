@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from sae_transfer.core.errors import UserError
 from sae_transfer.core.params_section import read_yaml
 
 VERSIONS = Path("versions.yaml")
@@ -20,6 +21,9 @@ def version(stage: str, root: Path) -> str:
     """The version of a stage's recipe: it changes where the same inputs would give other bytes.
 
     Raises:
-        UserError: `versions.yaml` is missing or broken.
+        UserError: `versions.yaml` is missing or broken, or has no version of this stage.
     """
-    return f"{stage} {read_yaml(root / VERSIONS)[stage]}"
+    versions = read_yaml(root / VERSIONS)
+    if stage not in versions:
+        raise UserError(f"{VERSIONS}: has no version of {stage}; restore it with git")
+    return f"{stage} {versions[stage]}"

@@ -32,6 +32,7 @@ from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.rows import Rows
 from sae_transfer.results import cells, result_tables
 from sae_transfer.results.transfer_table import SCORE_COLUMNS
+from sae_transfer.results.verdict import Verdict
 
 if TYPE_CHECKING:
     from sae_transfer.report.figures.picture import Picture
@@ -129,13 +130,13 @@ class Study:
     def model(self) -> ModelParams:
         """Section `model` of the params, its paths in this study's folder."""
         model = self.params.model
-        folder, identity = self.path(Path(model.name)), self.path(model.identity)
-        return model.model_copy(update={"name": str(folder) if folder.is_dir() else model.name, "identity": identity})
+        folder = self.path(Path(model.name))
+        return model.of_study(self.root, name=str(folder) if folder.is_dir() else model.name)
 
     def sae(self, space: Space) -> SaeParams:
         """The section of an SAE, its path in this study's folder."""
         sae = self.params.saes[space.sae]
-        return sae if sae.path is None else sae.model_copy(update={"path": self.path(sae.path)})
+        return sae.of_study(self.root, path=None if sae.path is None else self.path(sae.path))
 
     def dataset(self, name: str) -> DatasetParams:
         """The section of a dataset, the path of its rows in this study's folder."""
@@ -188,10 +189,10 @@ class Study:
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def about_activations(self, dataset: str) -> dict[str, Any]:
-        """What identifies the dataset's activations: model, weights, dtype, tokens and so on."""
+    def about_activations(self, dataset: str, shard: int = 0) -> dict[str, Any]:
+        """What identifies the activations of a dataset's shard: model, weights, dtype, tokens and so on."""
         folder = self.path(paths.ACTIVATIONS) / self.layers[0].name
-        return activations.read_about(folder / f"{dataset}.0.safetensors")
+        return activations.read_about(folder / f"{dataset}.{shard}.safetensors")
 
     def matrix(self, space: Space, dataset: str) -> Matrix:
         """All of a dataset's rows in a space: residual streams [n, d_model], or features [n, d_sae] as CSR.
@@ -386,6 +387,18 @@ class Study:
         1
         """
         return cells.headline(self.table("transfer"))
+
+    def verdict(self) -> Verdict:
+        """The answer of the finished study, with every warning.
+
+        Raises:
+            UserError: `dvc repro` has not made it, or it is damaged.
+        """
+        path = self.path(paths.RESULTS) / "verdict.json"
+        try:
+            return Verdict.from_json(files.read_json(path))
+        except (KeyError, TypeError) as error:
+            raise files.damaged(path, error) from None
 
     def heatmap(self, space: Space | str, key: str = "sparse_1", column: str = "auc") -> "Picture":
         r"""Train x test of one kind of probe, as a notebook displays it; `.save(path)` writes it.

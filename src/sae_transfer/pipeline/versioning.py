@@ -1,9 +1,13 @@
 """Where DVC comes in by its Python API: tracking files, and results of another revision. The only home of dvc."""
 
+import os
+import shlex
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,86 @@ def track(path: Path) -> Path:
     except DvcException as error:
         raise UserError(f"{path}: DVC cannot track it ({str(error).strip().splitlines()[0]})") from None
     return path.with_name(f"{path.name}.dvc")
+
+
+def unkept(inputs: Iterable[Path]) -> list[str]:
+    """What is wrong with how these files and folders are kept, in sentences: what others would lack, or get as it was.
+
+    DVC's index is asked, not whether a .dvc file lies there: DVC passes over those in folders that git ignores.
+
+    Raises:
+        UserError: DVC cannot read its files here (its reason).
+    """
+    from dvc.exceptions import DvcException, NotDvcRepoError
+    from dvc.repo import Repo
+
+    here = [path for path in dict.fromkeys(inputs) if path.exists()]
+    try:
+        with Repo() as repo:
+            outs = {Path(out.fs_path): Path(out.stage.path) for out in repo.index.outs}
+            kept = _Kept(Path(repo.root_dir), outs, _in_git(Path(repo.root_dir)), set())
+            trackers = {str(owner) for path in here for owner in kept.owners(path) if owner and owner.suffix == ".dvc"}
+            kept.changed.update(_changed(repo.status(targets=sorted(trackers)) if trackers else {}, kept.root))
+    except NotDvcRepoError:
+        return []
+    except DvcException as error:
+        raise UserError(f"DVC: {str(error).strip().splitlines()[0]}; correct it, or restore it with git") from None
+    return list(dict.fromkeys(filter(None, map(kept.fault, here))))
+
+
+def _in_git(root: Path) -> set[Path] | None:
+    """The files that git has or is about to; None outside of git."""
+    try:
+        command = ["git", "-C", str(root), "ls-files", "-z"]
+        found = subprocess.run(command, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {root / os.fsdecode(name) for name in found.split(b"\0") if name}
+
+
+def _changed(status: Mapping[str, Any], root: Path) -> set[Path]:
+    """The outs that are no longer what their .dvc files say."""
+    told = [each["changed outs"] for stage in status.values() for each in stage if "changed outs" in each]
+    return {root / out for outs in told for out, how in outs.items() if how == "modified"}
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What DVC's index and git hold: outs with the files that name them, git's files, outs that have changed since."""
+
+    root: Path
+    outs: Mapping[Path, Path]
+    in_git: set[Path] | None
+    changed: set[Path]
+
+    def files(self, path: Path) -> list[Path]:
+        here = Path(os.path.normpath(self.root / path))
+        return [here] if here.is_file() else [each for each in here.rglob("*") if each.is_file()]
+
+    def out(self, file: Path) -> Path | None:
+        return next((out for out in self.outs if file.is_relative_to(out)), None)
+
+    def owners(self, path: Path) -> list[Path | None]:
+        return [None if (out := self.out(file)) is None else self.outs[out] for file in self.files(path)]
+
+    def fault(self, path: Path) -> str | None:
+        here, add = Path(os.path.normpath(self.root / path)), f"`dvc add {shlex.quote(str(path))}`"
+        if not here.is_relative_to(self.root):
+            return f"{path} lies outside the project: a change of it is seen, but DVC does not keep it for others"
+        files, owners = self.files(path), self.owners(path)
+        lost = "`dvc push`, clones and `dvc exp run --temp` lack it"
+        if any(owner is None and file not in (self.in_git or ()) for file, owner in zip(files, owners, strict=True)):
+            hidden = [up.with_name(f"{up.name}.dvc") for up in (here, *here.parents) if up.name]
+            if found := next((file for file in hidden if file.is_file()), None):
+                about = found.relative_to(self.root)
+                return f"{path} is hidden from DVC, since git ignores the folder of {about}: {lost}; correct .gitignore"
+            return f"{path} is in neither DVC nor git: {lost}; run {add}"
+        if changed := [out for out in self.changed if any(file.is_relative_to(out) for file in files)]:
+            out = changed[0].relative_to(self.root)
+            return f"{out} has changed since `dvc add`: others get the old one; `dvc add` it again"
+        if self.in_git is not None and (new := sorted({owner for owner in owners if owner} - self.in_git)):
+            return f"{new[0].relative_to(self.root)} is not in git: clones and experiments lack {path}; `git add` it"
+        return None
 
 
 def default_remote() -> tuple[str, str] | None:

@@ -62,6 +62,13 @@ KINDS: dict[str, Kind] = {
         },
         repeated=True,
     ),
+    "other_rule": Kind(
+        "baseline",
+        {
+            "residual": "residual stream probe, chosen by the other rule",
+            "sparse_n": "N-sparse SAE probe, chosen by the other rule",
+        },
+    ),
     "pca": Kind("baseline", {"residual": "principal components"}),
     "reconstruction": Kind("baseline", {"residual": "SAE reconstruction"}),
     "random_features": Kind(
@@ -159,12 +166,18 @@ METHODS: dict[str, Callable[..., list[Probe]]] = {
 
 TRAININGS: dict[Literal["residual", "sae"], tuple[Train, ...]] = {
     "residual": (
-        validated(METHODS["residual"]),
+        validated(residual_probes.residual_by_both_rules),
         validated(METHODS["mean_difference"]),
         _shuffled_residual,
         validated(residual_probes.pca),
     ),
-    "sae": (validated(METHODS["sparse_n"]), _shuffled_sparse, _reconstruction, _random_features, _random_sae),
+    "sae": (
+        validated(sae_probes.sparse_by_both_rules),
+        _shuffled_sparse,
+        _reconstruction,
+        _random_features,
+        _random_sae,
+    ),
 }
 
 

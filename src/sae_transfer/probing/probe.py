@@ -29,8 +29,10 @@ class Probe:
     instead of X: the features of a random SAE. `n_components` counts the components of a probe on
     principal components. `oof_logits` [n_train] are the logits of A's training rows out of fold, under the probes of
     this kind that the other folds selected; None where no fold trained it. `feature_cv_auc` is the mean out-of-fold AUC
-    of a 1-sparse probe's feature alone, whatever feature the folds would have chosen. `width` is the number of columns
-    that the features were chosen from, 0 where it is not known; a dense probe has a weight for each.
+    of a 1-sparse probe's feature alone, whatever feature the folds would have chosen. `selection` is the rule that
+    chose among `n_settings` pairs of C and size, `n_tied` of which lie within one standard error of the best. `width`
+    is the number of columns that the features were chosen from, 0 where it is not known; a dense probe has a weight for
+    each.
 
     Like a fitted classifier of scikit-learn it has `decision_function`, `predict_proba` and `predict`; its `score` is
     the score of each row, not an accuracy.
@@ -65,6 +67,9 @@ class Probe:
     encoder: NDArray[np.float32] | None = None
     oof_logits: Floats | None = None
     feature_cv_auc: float = np.nan
+    selection: str = ""
+    n_settings: int = 0
+    n_tied: int = 0
     width: int = 0
 
     @property

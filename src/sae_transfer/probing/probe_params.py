@@ -1,13 +1,15 @@
 """How probes are trained: section `probe` of the params."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from sae_transfer.core.params_section import ParamsSection, parse
 from sae_transfer.probing.search import Rule
 from sae_transfer.stats.logistic import Scaling
+
+SelectionRule = Literal["log_loss", "auc"]
 
 
 class Tunable(ParamsSection):
@@ -27,9 +29,11 @@ class ProbeParams(Tunable):
     """How probes are trained, section `probe` of the params.
 
     Every other key with a mapping under it is a space, and holds what to override there for a training set:
-    `narrow_3: {people: {C_grid: [0.1], N: [8]}}`.
+    `narrow_3: {people: {C_grid: [0.1], N: [8]}}`. `selection` is the rule that chooses C, N and the number of
+    components on A's training rows, out of fold.
     """
 
+    selection: SelectionRule = "log_loss"
     n_folds: int = 5
     top_k: int = 10
     repeats: int = 20
@@ -49,6 +53,11 @@ class ProbeParams(Tunable):
             for space, trains in spaces.items()
         }
         return {name: value for name, value in section.items() if name not in spaces} | {"overrides": overrides}
+
+    @property
+    def other_selection(self) -> SelectionRule:
+        """The rule that did not choose; results show what it would have chosen."""
+        return "auc" if self.selection == "log_loss" else "log_loss"
 
     @property
     def rule_n(self) -> Rule:

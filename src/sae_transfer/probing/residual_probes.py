@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sae_transfer.core.arrays import Floats, Ints
 from sae_transfer.core.randomness import rng_for
-from sae_transfer.probing.cross_validation import choose, path_areas
+from sae_transfer.probing.cross_validation import PathScores, choose, score_path
 from sae_transfer.probing.probe import Probe, decision_function
 from sae_transfer.probing.probe_params import ProbeParams
 from sae_transfer.probing.rows import Rows
@@ -16,12 +16,21 @@ from sae_transfer.stats.logistic import fit_path
 
 
 def residual(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
-    """The residual stream probe: standardised L2 logistic regression, C by cross-validation (ties: the smaller C)."""
+    """The residual stream probe: standardised L2 logistic regression, C by cross-validation."""
+    return residual_by_both_rules(train, seed, params)[:1]
+
+
+def residual_by_both_rules(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
+    """The residual stream probe, and beside it the one whose C the other rule of selection chooses."""
     grid = sorted(params.C_grid)
     every, folded = [train.X.shape[1]], train.folded(params.n_folds, seed)
-    _, (C,) = choose([path_areas(rest, test, every, grid, "standard") for rest, test in folded], grid)
-    weights, bias = fit_path(train.X, train.labels, [C], "standard")[0]
-    return [Probe("residual", "residual", weights, bias, C=C, scaling="standard")]
+    folds = [score_path(rest, test, every, grid, "standard") for rest, test in folded]
+    found = []
+    for kind, rule in (("residual", params.selection), ("other_rule", params.other_selection)):
+        choice = choose(folds, grid, rule)
+        weights, bias = fit_path(train.X, train.labels, [choice.C], "standard")[0]
+        found.append(Probe(kind, "residual", weights, bias, C=choice.C, scaling="standard", **choice.about))
+    return found
 
 
 def mean_difference(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
@@ -76,20 +85,19 @@ def shuffled_residual(train: Rows, seed: int, params: ProbeParams, C: float, pla
 def pca(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
     """Logistic regression on the k first principal components, k from the grid of N and C by cross-validation.
 
-    Components are centred, each of unit variance, and learnt anew in every fold; ties go to the smaller k, then the
-    smaller C. k ends where the rows do: n rows have n - 1 components.
+    Components are centred, each of unit variance, and learnt anew in every fold. k ends where the rows do: n rows have
+    n - 1 components.
     """
     folded = [(_principal(rest.X, max(params.N)), rest, test) for rest, test in train.folded(params.n_folds, seed)]
     most = min(len(components) for (_, components), _, _ in folded)
     grid, sizes = sorted(params.C_grid), [k for k in sorted(params.N) if k <= most] or [max(most, 1)]
-    best, chosen = choose([_component_areas(*fold, sizes, grid) for fold in folded], grid)
-    k, C = sizes[best], chosen[best]
+    choice = choose([_component_scores(*fold, sizes, grid) for fold in folded], grid, params.selection)
+    k, C = sizes[choice.size], choice.C
     mean, components = _principal(train.X, k)
     weights, bias = fit_path((train.X - mean) @ components.T, train.labels, [C], "standard")[0]
     direction = components.T @ weights
-    return [
-        Probe("pca", "residual", direction, bias - float(mean @ direction), C=C, scaling="standard", n_components=k)
-    ]
+    offset = bias - float(mean @ direction)
+    return [Probe("pca", "residual", direction, offset, C=C, scaling="standard", n_components=k, **choice.about)]
 
 
 def _principal(X: NDArray[Any], k: int) -> tuple[Floats, Floats]:
@@ -108,12 +116,12 @@ def _principal(X: NDArray[Any], k: int) -> tuple[Floats, Floats]:
     return mean, (directions * signs).T
 
 
-def _component_areas(
+def _component_scores(
     basis: tuple[Floats, Floats], rest: Rows, test: Rows, sizes: list[int], grid: list[float]
-) -> list[list[float]]:
+) -> PathScores:
     mean, components = basis
     fitting, unseen = (replace(rows, X=(rows.X - mean) @ components.T) for rows in (rest, test))
-    return path_areas(fitting, unseen, sizes, grid, "standard")
+    return score_path(fitting, unseen, sizes, grid, "standard")
 
 
 def reconstruction(rebuilt: Rows, seed: int, params: ProbeParams) -> list[Probe]:

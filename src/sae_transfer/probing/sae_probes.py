@@ -10,7 +10,7 @@ from scipy import sparse
 from sae_transfer.core.arrays import Ints, Matrix
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.randomness import rng_for
-from sae_transfer.probing.cross_validation import choose, path_areas
+from sae_transfer.probing.cross_validation import PathScores, choose, score_path
 from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.probe_params import ProbeParams
 from sae_transfer.probing.rows import Rows
@@ -23,11 +23,16 @@ def sparse_probes(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
 
     1-sparse: scale and bias of one feature on all training rows, C = 1. N-sparse: L2 logistic regression on the N best
     features; the C of each N, and which N is selected, by cross-validation with the features ranked anew in every
-    fold (ties: the smaller N, then the smaller C). Source: arXiv 2502.19964.
+    fold. Source: arXiv 2502.19964.
 
     Raises:
         UserError: no feature fires on enough training rows.
     """
+    return sparse_by_both_rules(train, seed, params)[:-1]
+
+
+def sparse_by_both_rules(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
+    """`sparse_probes`, and as the last one the N-sparse probe that the other rule of selection chooses."""
     ranking = ranked(train, seed, params)
     if not len(ranking.feature_ids):
         raise UserError(f"no feature fires on {MIN_ROWS} of {len(train)} training rows; is this SAE the model's?")
@@ -35,13 +40,17 @@ def sparse_probes(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
     best_n = best if rule == params.ranking else ranked(train, seed, params, rule).feature_ids
     grid, sizes = sorted(params.C_grid), [n for n in sorted(params.N) if n <= len(best)] or [len(best)]
     folded = train.folded(params.n_folds, seed)
-    selected, chosen = choose([_areas(rest, test, seed, params, sizes, grid) for rest, test in folded], grid)
-    many = [
-        sparse_n(train, best_n[:n], chosen[i], selected=i == selected, ranking=rule, scaling=params.scaling)
-        for i, n in enumerate(sizes)
-    ]
+    folds = [_scores(rest, test, seed, params, sizes, grid) for rest, test in folded]
+    choice, other = (choose(folds, grid, rule) for rule in (params.selection, params.other_selection))
+
+    def train_n(n: int, C: float, *, selected: bool) -> Probe:
+        return sparse_n(train, best_n[:n], C, selected=selected, ranking=rule, scaling=params.scaling)
+
+    many = [train_n(n, choice.Cs[i], selected=i == choice.size) for i, n in enumerate(sizes)]
+    many[choice.size] = replace(many[choice.size], **choice.about)
+    rival = replace(train_n(sizes[other.size], other.C, selected=True), kind="other_rule", **other.about)
     ones = sparse_1(train, best[: params.top_k], params.ranking)
-    return [replace(one, feature_cv_auc=float(ranking.auc[i])) for i, one in enumerate(ones)] + many
+    return [*(replace(one, feature_cv_auc=float(ranking.auc[i])) for i, one in enumerate(ones)), *many, rival]
 
 
 def ranked(train: Rows, seed: int, params: ProbeParams, rule: Rule | None = None) -> Ranking:
@@ -97,13 +106,11 @@ def sparse_n(
     )
 
 
-def _areas(
-    rest: Rows, test: Rows, seed: int, params: ProbeParams, sizes: list[int], grid: list[float]
-) -> list[list[float]]:
-    """AUC on `test` for every N and C, features ranked on `rest` alone."""
+def _scores(rest: Rows, test: Rows, seed: int, params: ProbeParams, sizes: list[int], grid: list[float]) -> PathScores:
+    """Every N and C scored on `test`, features ranked on `rest` alone."""
     best = ranked(rest, seed, params, params.rule_n).feature_ids[: max(sizes)]
     fitting, unseen = (replace(rows, X=_dense(rows.X, best)) for rows in (rest, test))
-    return path_areas(fitting, unseen, sizes, grid, params.scaling)
+    return score_path(fitting, unseen, sizes, grid, params.scaling)
 
 
 def refit_sparse_1(probe: Probe, train: Rows, best: Ints, _seed: int, _params: ProbeParams) -> Probe | None:

@@ -41,8 +41,19 @@ def evaluated(
             if len(group) > 1
             else cell(group[0], scores[0], test, residual)
         )
+        numbers["density"] = density(group[0], matrices)
+        if group[0].feature_ids is None:
+            numbers["reason"] = "; ".join(filter(None, [numbers["reason"], "density: it reads no feature"]))
         found.append(describe(group[0]) | numbers)
     return found
+
+
+def density(probe: Probe, matrices: Mapping[str, Matrix]) -> float:
+    """The share of B's test rows on which any feature of a probe fires; NaN for a probe that reads no features."""
+    if probe.feature_ids is None:
+        return np.nan
+    fires = matrices[probe.input][:, probe.feature_ids] > 0
+    return float(np.mean(fires.sum(axis=1) > 0)) if fires.shape[0] else 0.0
 
 
 def cell(probe: Probe, scores: Floats, test: Evaluation, residual: BootstrappedAUC | None) -> dict[str, Any]:
@@ -156,6 +167,7 @@ def describe(probe: Probe) -> dict[str, Any]:
         "selected": probe.selected,
         "uses_target": probe.kind == "target_trained",
         "feature_ids": probe.feature_text,
+        "selection": probe.selection,
         "scaling": probe.scaling,
         "ranking": probe.ranking,
         "C": probe.C,

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sae_transfer.core.arrays import Floats, Matrix
-from sae_transfer.probing.cross_validation import choose, cross_validate
+from sae_transfer.probing.cross_validation import choose, cross_validate, score_logits
 from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.probe_params import ProbeParams
 from sae_transfer.probing.residual_probes import residual
 from sae_transfer.probing.rows import Rows
-from sae_transfer.stats.roc import auc
 
 WORD = re.compile(r"\w+")
 TextRows = dict[str, NDArray[Any]]  # what each family reads: `tfidf` prompts [n], `length` [n, 2], `overlap` [n, 1]
@@ -70,16 +69,17 @@ def text_probes(
 def tfidf(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
     """L2 logistic regression on scikit-learn's TF-IDF of single words; vocabulary and weights of words from `train`."""
     grid = sorted(params.C_grid)
-    areas = []
+    folds = []
     for rest, test in train.folded(params.n_folds, seed):
         vectorizer, X = _vectorized(rest.X)
         unseen = vectorizer.transform(test.X)
         fits = (_logistic(X, rest.labels, C) for C in grid)
-        areas.append([[auc(unseen @ weights + bias, test.labels) for weights, bias in fits]])
-    _, (C,) = choose(areas, grid)
+        folds.append(score_logits([[unseen @ weights + bias for weights, bias in fits]], test))
+    choice = choose(folds, grid, params.selection)
     vectorizer, X = _vectorized(train.X)
-    weights, bias = _logistic(X, train.labels, C)
-    return [TextProbe("text", "tfidf", weights, bias, C=C, scaling="tf-idf", input="tfidf", vectorizer=vectorizer)]
+    weights, bias = _logistic(X, train.labels, choice.C)
+    about = {"C": choice.C, "scaling": "tf-idf", "input": "tfidf", "vectorizer": vectorizer, **choice.about}
+    return [TextProbe("text", "tfidf", weights, bias, **about)]
 
 
 def _vectorized(texts: NDArray[Any]) -> tuple[Any, sparse.csr_array]:

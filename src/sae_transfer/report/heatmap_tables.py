@@ -9,7 +9,6 @@ from sae_transfer.probing import kinds
 from sae_transfer.report.figures.heatmaps import colours
 from sae_transfer.results import cells
 from sae_transfer.results.cells import Grid, Value
-from sae_transfer.results.headline_numbers import Numbers
 
 WITHOUT_LAYER = ("text", "verbal")  # spaces beside those of the layers and SAEs
 
@@ -30,7 +29,7 @@ def heatmaps(table: pd.DataFrame, column: str) -> Iterator[dict[str, Any]]:
         yield {"title": "Residual stream baselines", "spaces": (), "grids": grids}
 
 
-def beside(numbers: Numbers, spaces: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+def beside(numbers: dict[str, dict[str, Any]], spaces: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """(key, its numbers) of the baselines that stand beside the heatmaps of an SAE and its layer."""
     if not spaces:
         return []

@@ -14,10 +14,10 @@ from sae_transfer.report.best_features import Behaviour, listed
 from sae_transfer.report.figures import drawings
 from sae_transfer.report.figures.heatmaps import colours
 from sae_transfer.report.heatmap_tables import beside, heatmaps
-from sae_transfer.report.transfer_findings import findings
 from sae_transfer.results import cells
-from sae_transfer.results.headline_numbers import NO_NUMBER, summary
+from sae_transfer.results.headline import ALL, headline
 from sae_transfer.results.sections import Section
+from sae_transfer.results.verdict import Verdict
 
 PAPER = (  # (in the paper, here, section)
     ("AUC of the best SAE features, in domain and out of domain", "1-sparse heatmaps", "transfer"),
@@ -54,7 +54,9 @@ class About:
     demo: bool = False
 
 
-def page(table: pd.DataFrame, svgs: Mapping[str, str], about: About, sections: Sequence[Section] = ()) -> str:
+def page(
+    table: pd.DataFrame, svgs: Mapping[str, str], about: About, verdict: Verdict, sections: Sequence[Section] = ()
+) -> str:
     """The report as one HTML page.
 
     Args:
@@ -75,7 +77,11 @@ def page(table: pd.DataFrame, svgs: Mapping[str, str], about: About, sections: S
     images = {
         name: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode() for name, svg in svgs.items()
     }
-    numbers = summary(table)
+    numbers = {
+        str(space): {row["key"]: row for row in part.to_dict("records")}
+        for space, part in headline(table).groupby("space", sort=False)
+        if space != ALL
+    }
     shown = cells.without_baselines(table)
     return environment.get_template("report.html").render(
         about=about,
@@ -83,7 +89,7 @@ def page(table: pd.DataFrame, svgs: Mapping[str, str], about: About, sections: S
         analyses=sections,
         paper=PAPER,
         there={id for id, _ in _contents(sections)},
-        findings=[*findings(table), *(section.told[0] for section in sections if section.headline and section.told)],
+        findings=verdict.lines,
         datasets=_datasets(table),
         names=cells.datasets(table),
         heats=[row | {"beside": beside(numbers, row["spaces"])} for row in heatmaps(shown, "auc")],
@@ -105,7 +111,7 @@ def _contents(sections: Sequence[Section]) -> list[tuple[str, str]]:
 
 
 def _number(value: float | None, digits: int = 2) -> str:
-    return cells.number(NO_NUMBER if value is None else value, digits)
+    return cells.number(float("nan") if value is None else value, digits)
 
 
 def _datasets(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -27,6 +27,8 @@ TRANSFER = Table(
         Column("selected", "flag", "whether the training data chose this rank or N"),
         Column("uses_target", "flag", "whether B's training split trained it"),
         Column("feature_ids", "ids", "the features that it reads, best first"),
+        *texts(selection="the rule that chose C and size on A's training rows: log_loss or auc; empty where none did"),
+        Column("density", "number", "share of B's test rows on which any of these features fires; empty without"),
         *texts(scaling="of the columns before the penalty", ranking="the rule that ordered the features"),
         Column("C", "number", "inverse strength of the L2 penalty"),
         *integers(

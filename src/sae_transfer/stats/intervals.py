@@ -1,6 +1,6 @@
 """Intervals of shares and of their paired differences, by a bootstrap over groups."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,11 @@ def effective_groups(labels: ArrayLike, groups: ArrayLike) -> float:
     groups, answerable = np.asarray(groups), np.asarray(labels) == 1
     m, n = len(np.unique(groups[answerable])), len(np.unique(groups[~answerable]))
     return min(4 * m * n / (m + n), float(len(np.unique(groups)))) if m and n else 0.0
+
+
+def groups_of_mean(of_tests: Sequence[float]) -> float:
+    """How many groups a mean over test sets rests on: all of theirs, unless one has too few for an interval."""
+    return sum(of_tests) if min(of_tests) >= MIN_GROUPS else min(of_tests)
 
 
 def interval(value: float, resampled: ArrayLike, n_groups: float) -> Estimate:

@@ -78,6 +78,11 @@ def _quasi_newton(X1: Floats, labels: NDArray[np.int_], penalty: Floats, w: Floa
     return np.asarray(found.x, dtype=np.float64)
 
 
+def log_loss(logits: Floats, labels: NDArray[np.int_]) -> float:
+    """The mean of -log(probability of the true label) in nats, of logits [n] and labels [n]."""
+    return float(np.mean(np.logaddexp(0, logits) - labels * logits))
+
+
 def fit_path(
     X: NDArray[Any], labels: NDArray[np.int_], Cs: Sequence[float], scaling: Scaling
 ) -> list[tuple[Floats, float]]:

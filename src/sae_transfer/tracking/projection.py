@@ -30,33 +30,52 @@ class Done:
 
 
 def project(
-    params: TrackingParams, name: str, study: Content, cells: Sequence[Content], folder: Path | None = None
+    params: TrackingParams,
+    name: str,
+    study: Content,
+    cells: Sequence[Content],
+    probes: Content,
+    folder: Path | None = None,
 ) -> Done:
     """Writes what the store lacks, and marks what results no longer say as superseded.
+
+    A study with the same settings is the same study under whatever name: its runs take this name, and an experiment
+    that changes nothing but resamples changes intervals in place.
 
     Args:
         params: which store; `folder` is the project's mlruns/.
         name: the study's name; runs of other studies are left alone.
         study: the parent run; other params make another one.
         cells: the child runs; other numbers make other ones.
+        probes: the run that the models come from.
 
     Raises:
         UserError: the store cannot be reached or written.
     """
     settings, now = digest(dict(study.params)), int(time.time() * 1000)
-    wanted = {cell.fingerprint: cell for cell in cells}
-    everything = digest([name, params.experiment, study.fingerprint, list(wanted), view.tags()])
+    wanted = {digest([settings, cell.measured]): cell for cell in cells}
+    tags = view.tags(name, study, cells)
+    everything = digest([name, params.experiment, *(each.fingerprint for each in (study, probes, *cells)), tags])
     database = (folder or location.root() / location.FOLDER) / "mlflow.db"
     stamp = None if location.uri_of(params) else database.with_name(".track.stamp")
     if stamp and stamp.exists() and database.exists() and stamp.read_text() == _left(database, everything):
         return Done(0, len(wanted), 0, {})  # importing MLflow takes longer than all else
-    tags = {"study": name, "study_model": study.params["model.name"]}
+    of = {"study": name, "study_model": study.params["model.name"]}
     with location.opened(params, folder) as store:
-        parent = write(store, tags | {"kind": "study"}, {settings: study}, now).ids[settings]
-        done = write(store, tags | {"kind": "cell"}, wanted, now, parent=parent)
+        store.show(tags)
+        parent = write(store, "study", of, {settings: study}, now + len(cells) + 1).ids[settings]
+        source = {digest([settings, probes.fingerprint]): probes}
+        write(store, "probes", of, source, now, parent=parent)
+        done = write(store, "cell", of, wanted, now, parent=parent)
+        store.keep_models({run.info.run_id for run in store.runs({"kind": "probes", "superseded": "no"})})
         if stamp:
             write_text(stamp, _left(database, everything))
     return done
+
+
+def _can_say(run: "Run", content: Content) -> bool:
+    """Whether the run can be brought to say this alone: MLflow takes no number back. Models log their own."""
+    return bool(content.models) or run.data.metrics.keys() <= content.metrics.keys()
 
 
 def _left(database: Path, told: str) -> str:
@@ -64,37 +83,45 @@ def _left(database: Path, told: str) -> str:
     return f"{told} {database.stat().st_mtime_ns} {database.stat().st_size}"
 
 
-def write(store: Store, tags: Mapping[str, str], wanted: Mapping[str, Content], now: int, *, parent: str = "") -> Done:
+def write(
+    store: Store, kind: str, tags: Mapping[str, str], wanted: Mapping[str, Content], now: int, *, parent: str = ""
+) -> Done:
     """The store comes to hold each wanted run once.
 
     Runs that were cut off are deleted. A wanted run that was superseded once is revived, one that hangs under another
-    parent is adopted, one that says something else by now is brought up to date. Whatever else is there is superseded.
+    parent or has other tags is adopted, one that says something else by now is brought up to date. Whatever else has
+    these tags is superseded.
 
     Args:
         store: an open one.
-        tags: what tells these runs from all others.
+        kind: of runs; runs of other kinds are left alone.
+        tags: what tells these runs from others of their kind.
         wanted: what they say, by a digest of what never changes in one of them (its params, say).
-        now: the time of the first in ms.
+        now: the time of the last in ms; those before it get later ones, since MLflow shows the latest first.
         parent: run id that they hang under, if any.
     """
-    above = {"superseded": "no"} | ({PARENT: parent} if parent else {})
+    above = dict(tags) | {"superseded": "no"} | ({PARENT: parent} if parent else {})
     known: dict[str, Run] = {}
     gone = []
-    for run in sorted(store.runs(tags), key=lambda run: run.data.tags.get("superseded", "")):  # of two, what counts
-        settings = run.data.tags.get("settings", "")
+    runs = store.runs({"kind": kind})
+    for run in sorted(runs, key=lambda run: run.data.tags.get("superseded", "")):  # of two, what counts
+        settings, mine = run.data.tags.get("settings", ""), tags.items() <= run.data.tags.items()
         if run.info.status == "RUNNING":
-            store.delete(run)
-        elif settings in wanted and settings not in known:
+            if mine:
+                store.delete(run)
+        elif settings in wanted and settings not in known and _can_say(run, wanted[settings]):
             known[settings] = run
-            store.tag(run, **{name: value for name, value in above.items() if run.data.tags.get(name) != value})
-        elif run.data.tags.get("superseded") != "yes":
+            store.tag(run, **above)
+        elif mine:
             gone.append(run)
-    for run in gone:
+    fresh = [run for run in gone if run.data.tags.get("superseded") != "yes"]
+    for run in fresh:
         store.tag(run, superseded="yes")
     ids = {settings: str(run.info.run_id) for settings, run in known.items()}
     bar = tqdm(wanted.items(), "MLflow", unit="run", leave=False, delay=1, disable=None)
     for i, (settings, content) in enumerate(bar):
         old = known.get(settings)
         if old is None or old.data.tags.get("fingerprint") != content.fingerprint:
-            ids[settings] = store.write(content, {**tags, **above, "settings": settings}, now + i, old)
-    return Done(len(wanted) - len(known), len(known), len(gone), ids)
+            told = above | {"kind": kind, "settings": settings}
+            ids[settings] = store.write(content, told, now + len(wanted) - i, old)
+    return Done(len(wanted) - len(known), len(known), len(fresh), ids)

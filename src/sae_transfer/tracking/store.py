@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.files import replacing
-from sae_transfer.tracking import view
 from sae_transfer.tracking.contents import Content, plain
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
+MODEL = {"kind": "probe"}  # the tag of models that are ours
 SERVED = "mlflow-artifacts:/"  # a location that names no folder of this machine, so that the store can be moved
 PAGE, MOST_PARAMS, MOST_METRICS = 1000, 90, 800  # MLflow gives and takes few more than these a request
 
@@ -45,10 +45,14 @@ class Store:
                 shutil.rmtree(left, ignore_errors=True)
         if known.lifecycle_stage == "deleted":
             raise UserError(f"MLflow experiment {name} was deleted; restore it there or change tracking.experiment")
-        for tag, value in view.tags().items():
-            if known.tags.get(tag) != value:
-                self.client.set_experiment_tag(known.experiment_id, tag, value)
         return str(known.experiment_id)
+
+    def show(self, tags: Mapping[str, str]) -> None:
+        """Sets tags of the experiment, which hold its note and the views that it ships."""
+        known = self.client.get_experiment(self.experiment).tags
+        for tag, value in tags.items():
+            if known.get(tag) != value:
+                self.client.set_experiment_tag(self.experiment, tag, value)
 
     def runs(self, tags: Mapping[str, str]) -> list["Run"]:
         """The runs with these tags."""
@@ -72,12 +76,27 @@ class Store:
             self.tag(run, fingerprint="")
         self._attach(run, content)
         self._log(run, content, started)
+        if content.models:
+            self._log_models(run, content, started)
         self.client.set_terminated(run.info.run_id, content.status, end_time=run.info.start_time)
         return str(run.info.run_id)
 
     def tag(self, run: "Run", **tags: str) -> None:
+        """Sets those tags that the run has not."""
         for name, value in tags.items():
-            self.client.set_tag(run.info.run_id, name, value)
+            if run.data.tags.get(name) != value:
+                self.client.set_tag(run.info.run_id, name, value)
+
+    def keep_models(self, runs: Collection[str]) -> None:
+        """Deletes our models but those that came from these runs."""
+        token = None
+        while True:
+            page = self.client.search_logged_models([self.experiment], max_results=PAGE, page_token=token)
+            for model in page:
+                if model.tags.items() >= MODEL.items() and model.source_run_id not in runs:
+                    self.client.delete_logged_model(model.model_id)
+            if not (token := page.token):
+                return
 
     def delete(self, run: "Run") -> None:
         """Deletes a run that was cut off while it was written."""
@@ -91,6 +110,8 @@ class Store:
 
         known, tables = run.data.metrics, [{"path": name, "type": "table"} for name in content.tables]
         shown = {"mlflow.loggedArtifacts": json.dumps(tables)} if tables else {}
+        if any(name.startswith("images/") for name in content.files):
+            shown["mlflow.loggedImages"] = "True"
         told = {**content.tags, **content.origin, **shown, "fingerprint": content.fingerprint}
         params = [Param(name, value) for name, value in content.params.items()]
         metrics = [Metric(name, x, started, 0) for name, x in content.metrics.items() if known.get(name) != x]
@@ -99,6 +120,28 @@ class Store:
             some = params[i * MOST_PARAMS : (i + 1) * MOST_PARAMS]
             few = metrics[i * MOST_METRICS : (i + 1) * MOST_METRICS]
             self.client.log_batch(run.info.run_id, few, some, [] if i else tags)
+
+    def _log_models(self, run: "Run", content: Content, started: int) -> None:
+        """The first model is made last: the page Models shows the newest first."""
+        from mlflow.entities import Dataset, DatasetInput, Metric
+
+        source = {"source_type": "local", "source": "{}"}
+        datasets = [Dataset(name, digest, **source) for name, digest in content.datasets.items()]
+        self.client.log_inputs(run.info.run_id, [DatasetInput(dataset, []) for dataset in datasets])
+        # of one model and metric each needs a time of its own
+        times = {name: started + i for i, name in enumerate(content.datasets)}
+        metrics = []
+        for model in reversed(content.models):
+            made = self.client.create_logged_model(
+                self.experiment, model.name, run.info.run_id, MODEL, dict(model.params), model.kind
+            )
+            self.client.finalize_logged_model(made.model_id, "READY")
+            metrics += [
+                Metric("auc", x, times[test], 0, made.model_id, test, content.datasets[test], run_id=run.info.run_id)
+                for test, x in model.auc.items()
+            ]
+        for i in range(0, len(metrics), MOST_METRICS):
+            self.client.log_batch(run.info.run_id, metrics[i : i + MOST_METRICS])
 
     def _attach(self, run: "Run", content: Content) -> None:
         files = {name: text.encode() for name, text in content.tables.items()} | dict(content.files)

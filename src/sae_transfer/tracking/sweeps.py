@@ -1,63 +1,78 @@
-"""Sweeps in MLflow: one run for each (SAE, A) of a study, its trials as children. Written again, it adds nothing."""
+"""Sweeps in MLflow: a run with the table of winners, below it one run for each (SAE, A) with a table of its trials.
 
+A run for each trial would take as long as the trials do. Written again, it adds nothing.
+"""
+
+import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tqdm import tqdm
+import pandas as pd
 
 from sae_transfer.tracking import TrackingParams, location
-from sae_transfer.tracking.contents import Content, digest
+from sae_transfer.tracking.contents import Content, as_json, digest
 from sae_transfer.tracking.projection import write
-from sae_transfer.tracking.store import Store
-from sae_transfer.tuning.trials import Sweep, Trial, winner
-
-STATUS = {"complete": "FINISHED", "fail": "FAILED"}  # a trial in another state still runs
+from sae_transfer.tuning.trials import Sweep, table, winner
 
 
-def log_sweeps(sweeps: Iterable[Sweep], params: TrackingParams, *, progress: bool = False) -> None:
-    """Brings MLflow to what the sweeps say; a run that a kill left unfinished is written anew.
+def log_sweeps(sweeps: Sequence[Sweep], params: TrackingParams) -> None:
+    """Brings MLflow to what the sweeps of one study say; a run that a kill left unfinished is written anew.
 
     Raises:
         UserError: the store cannot be reached or written. The sweeps themselves lie in studies/.
     """
+    done = [sweep for sweep in sweeps if sweep.complete]
+    if not done:
+        return
+    name, now = done[0].study, int(time.time() * 1000)
+    # what was searched never changes in a run; what was found may
+    wanted = {digest([sweep.name, dict(sweep.params)]): _about(sweep) for sweep in done}
     with location.opened(params) as store:
-        for sweep in tqdm(list(sweeps), desc="MLflow", unit="sweeps", disable=not progress):
-            _log_sweep(store, sweep)
+        whole = {digest(["sweep", name]): _winners(name, done)}
+        (parent,) = write(store, "sweep_study", {"sweep": name}, whole, now).ids.values()
+        for (settings, content), sweep in zip(wanted.items(), done, strict=True):
+            tags = {"sweep": name, "sweep_of": f"{sweep.space}/{sweep.train}"}
+            write(store, "sweep", tags, {settings: content}, now, parent=parent)
 
 
-def _log_sweep(store: Store, sweep: Sweep) -> None:
-    """A run of that name that searched another space is superseded, with its trials."""
-    tags, now = {"sweep": sweep.name}, int(time.time() * 1000)
-    space = digest([sweep.name, dict(sweep.params)])
-    parent = write(store, tags | {"kind": "sweep"}, {space: _about(sweep)}, now).ids[space]
-    # no trial ever changes its number, choice and value, but whether it is chosen
-    trials = {
-        digest([space, trial.number, trial.state, dict(trial.params), trial.value]): _trial(sweep, trial)
-        for trial in sweep.trials
-        if trial.state in STATUS
-    }
-    write(store, tags | {"kind": "trial"}, trials, now, parent=parent)
+def _winners(study: str, sweeps: Sequence[Sweep]) -> Content:
+    found = table(sweeps)
+    means = {f"mean.{name}": found[name].mean() for name in ("auc_ood", "untuned.auc_ood")}
+    metrics = {"sweeps": float(len(sweeps))} | {name: value for name, value in means.items() if math.isfinite(value)}
+    return Content(f"sweep {study}", {}, metrics, tables={"winners.json": as_json(found)})
 
 
 def _about(sweep: Sweep) -> Content:
-    values = {"trials": float(len(sweep.complete))} | (_values(winner(sweep)) if sweep.complete else {})
+    """The winner's numbers, and those of the untuned probe."""
+    best, rows = winner(sweep), table([sweep])
+    row: dict[Any, Any] = rows[rows["trial"] == best.number].to_dict("records")[0]
+    numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and math.isfinite(value)}
+    tests = {name: value for name, value in best.attributes.items() if name.startswith("auc")}
+    texts = {name: str(row[name]) for name in ("ranking", "scaling")}
     about = {"study": sweep.study, "sae": sweep.space, "train": sweep.train, **sweep.params}
-    return Content(f"sweep {sweep.name}", _texts(about), values)
+    return Content(
+        f"{sweep.train} \N{MIDDLE DOT} {sweep.space} \N{MIDDLE DOT} sweep {sweep.study}",
+        _texts(about),
+        {name: float(value) for name, value in (numbers | tests).items()},
+        texts,
+        tables={"trials.json": as_json(_trials(sweep))},
+    )
 
 
-def _trial(sweep: Sweep, trial: Trial) -> Content:
-    about = {"sae": sweep.space, "train": sweep.train, **trial.params}
-    chosen = {"chosen": "yes" if "chosen" in trial.attributes else "no"}
-    return Content(f"trial {trial.number}", _texts(about), _values(trial), chosen, STATUS[trial.state])
-
-
-def _values(trial: Trial) -> dict[str, float]:
-    """What it reached in cross-validation; of a chosen trial also AUC and its interval on every B's test rows."""
-    values = {name: value for name, value in trial.attributes.items() if name.startswith("auc")}
-    if trial.value is not None:
-        values |= {"cv_auc": trial.value, "n_features": float(trial.params["N"])}
-    return values if trial.log_loss is None else values | {"cv_log_loss": trial.log_loss}
+def _trials(sweep: Sweep) -> pd.DataFrame:
+    """One row a trial, the winner first."""
+    rows = [
+        {
+            "trial": trial.number,
+            **trial.params,
+            "cv_log_loss": trial.log_loss,
+            "cv_auc": trial.auc,
+            "state": trial.state,
+        }
+        for trial in sorted(sweep.trials, key=lambda trial: (sweep.cost(trial), trial.number))
+    ]
+    return pd.DataFrame(rows)
 
 
 def _texts(about: Mapping[str, Any]) -> dict[str, str]:

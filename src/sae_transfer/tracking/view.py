@@ -1,53 +1,142 @@
-"""The view that the experiment ships: one row a (space, A, B), with the columns that matter.
+"""What the experiment ships: a note, and views of its runs that fit 1,440 pixels.
 
 MLflow keeps shared views in tags of the experiment, in a format of its own that may change with its version: where it
-does not know the view, it shows its default one.
+does not know a view, it shows its default one.
 """
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-VIEW = "transfer-table"
-TITLE = "Transfer table"
-COLUMNS = (
-    *(f"params.`{name}`" for name in ("space", "train", "test")),
-    "tags.`domain`",
-    *(f"metrics.`sparse_1.{name}`" for name in ("auc", "auc_low", "auc_high")),
-    *(f"metrics.`{name}`" for name in ("sparse_n.auc", "residual.auc", "sparse_1.delta_residual")),
-    "tags.`sparse_1.features`",
+from sae_transfer.tracking.contents import Content
+
+IMAGES = "images/"
+RUN_NAME, CREATED = "attributes.`Run Name`", "runDateAndNestInfo"
+CELLS = {  # columns of the transfer table, with their widths in pixels
+    "metrics.`sparse_1.auc`": 102,
+    "metrics.`sparse_1.auc_low`": 128,
+    "metrics.`sparse_1.auc_high`": 130,
+    "metrics.`sparse_n.auc`": 102,
+    "metrics.`residual.auc`": 100,
+    "metrics.`sparse_1.delta_residual`": 160,
+    "tags.`sparse_1.features`": 132,
+}
+SWEEPS = {
+    "metrics.`cv_log_loss`": 120,
+    "metrics.`untuned.cv_log_loss`": 180,
+    "metrics.`auc_in_domain`": 130,
+    "metrics.`untuned.auc_in_domain`": 195,
+    "metrics.`auc_ood`": 100,
+    "metrics.`untuned.auc_ood`": 150,
+    "metrics.`ties`": 70,
+}
+CHARTS = (  # x and y of the points of every SAE and out-of-domain (A, B)
+    ("residual.auc", "sparse_1.auc"),
+    ("residual.auc", "sparse_n.auc"),
+    ("sparse_1.cv_auc", "sparse_1.auc"),
+    ("sparse_1.ceiling_auc", "sparse_1.auc"),
 )
-FILTER = 'tags.kind = "cell" and tags.superseded = "no"'
-NOTE = """One run for each (space, A, B): every probe that was trained on A in this space, tested on B. `sparse_1.auc`
-is the AUC of the 1-sparse SAE probe, answerable against unanswerable; `sparse_1.auc_low` and `sparse_1.auc_high` bound
-its 95% interval. `sparse_1.delta_residual` is its paired difference to the residual stream probe of the same layer.
+NOTE = """One run for each (space, A, B): every probe that was trained on A in this space, tested on B.
 
-- Trained on passages, tested on people: `params.train = "passages" and params.test = "people"`
-- Good ones alone: add ``metrics.`sparse_1.auc` > 0.8``
-- Probes that read feature 17: ``tags.`sparse_n.features` LIKE "% 17 %"``
-- One study of several: `tags.study = "workspace"`, or the name of a DVC experiment
+`sparse_1.auc` is the AUC of the 1-sparse SAE probe, answerable against unanswerable; `sparse_1.auc_low` and
+`sparse_1.auc_high` bound its 95% interval. `sparse_1.delta_residual` is its paired difference to the residual stream
+probe of the same layer. `sparse_1.ceiling_gap` is by how much a 1-sparse probe trained on B does better.
 
-`superseded = yes` marks what results said earlier. `tags.kind = "sweep"` and `"trial"` are Optuna's."""
+| to find | filter |
+|---|---|
+| trained on passages, tested on people | `params.train = "passages" and params.test = "people"` |
+| the good ones of them | add ``and metrics.`sparse_1.auc` > 0.8`` |
+| a 1-sparse probe that reads feature 17 | ``tags.`sparse_1.features` = "17"`` |
+| N-sparse probes that read feature 17 | ``tags.`sparse_n.features` LIKE "% 17 %"`` |
+| a DVC experiment | `tags.study = "its name"` |
+
+Views (button at the top right): Transfer table, Charts, Studies, Sweeps. The page Models has train x test.
+`superseded = yes` marks what results said earlier."""
+TABLE_VIEW, CHARTS_VIEW = "transfer-table", "charts"
 
 
-def tags() -> dict[str, str]:
-    """The experiment's tags."""
-    state = {
-        "searchFilter": FILTER,
-        "orderByKey": "tags.`mlflow.runName`",  # by time, it would fold the cells under their parent
-        "orderByAsc": True,
-        "selectedColumns": list(COLUMNS),
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "modelVersionFilter": "All Runs",
-        "datasetsFilter": [],
+def tags(study: str, parent: Content, cells: Sequence[Content]) -> dict[str, str]:
+    """The experiment's tags: its note and the views of this study."""
+    mine = f'tags.study = "{study}" and tags.superseded = "no"'
+    roles = {cell.tags["role"] for cell in cells}
+    role = next((role for role in ("sae", "residual") if role in roles), "baseline")
+    headline = {f"metrics.`{name}`": 40 + 8 * len(name) for name in parent.metrics}
+    named = [name.removeprefix(IMAGES).split("+")[0] for name in parent.files if name.startswith(IMAGES)]
+    pictures = list(dict.fromkeys(named))
+    by_name, kept = "tags.`mlflow.runName`", 'and tags.superseded = "no"'
+    charted = f'{mine} and tags.charts = "yes"'
+    views = {
+        TABLE_VIEW: _view("Transfer table", f'{mine} and tags.role = "{role}"', CELLS, "params.`in_domain`"),
+        CHARTS_VIEW: _view("Charts", charted, CELLS, "params.`model.name`", _charts(pictures)),
+        "studies": _view("Studies", f'tags.kind = "study" {kept}', headline, by_name),
+        "sweeps": _view("Sweeps", f'tags.kind = "sweep" {kept}', SWEEPS, by_name),
     }
-    shared = {"name": TITLE, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
     return {
-        f"mlflow.sharedViewState.{VIEW}": json.dumps(shared),
+        **{f"mlflow.sharedViewState.{name}": text for name, text in views.items()},
         "mlflow.experimentKind": "custom_model_development",
         "mlflow.note.content": NOTE,
     }
 
 
-def link(server: str, experiment: str) -> str:
-    where = f"experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+def picture(name: str, png: bytes) -> dict[str, bytes]:
+    """The two artifacts, large and small, that MLflow's charts take a picture from."""
+    place = f"{IMAGES}{name}+step+0+timestamp+0+0"
+    return {f"{place}.png": png, f"{place}+compressed.png": png}
+
+
+def _view(
+    title: str, search: str, columns: Mapping[str, int], order_by: str, charts: Mapping[str, Any] | None = None
+) -> str:
+    """A view as MLflow keeps it. Any order but by time, or MLflow would fold runs under their parent."""
+    state = {
+        "searchFilter": search,
+        "orderByKey": order_by,
+        "orderByAsc": True,
+        "selectedColumns": list(columns),
+        "columnOrder": ["1", RUN_NAME, CREATED, *columns],
+        "columnWidths": {"1": 50, RUN_NAME: 218, CREATED: 40, **columns},
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        **(charts or {}),
+    }
+    return json.dumps({"name": title, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
+
+
+def _charts(pictures: Sequence[str]) -> dict[str, Any]:
+    """The page of charts: heatmaps, then scatter plots; what MLflow draws by itself lies in a folded section."""
+    shown = [_card("heatmaps", "IMAGE", name, imageKeys=[name], step=0, showRunParams=False) for name in pictures]
+    scatter = [_card("probes", "SCATTER", f"{y} against {x}", xaxis=_axis(x), yaxis=_axis(y)) for x, y in CHARTS]
+    return {
+        "compareRunCharts": shown + scatter,
+        "compareRunSections": [
+            _section("heatmaps", "AUC, A down, B across", columns=2, cardHeight=640),
+            _section("probes", "SAE probes out of domain, one point an (SAE, A, B)", columns=2, cardHeight=420),
+            _section("rest", "Model metrics", display=False, isGenerated=True),
+        ],
+        "isAccordionReordered": True,
+        "runsHiddenMode": "SHOW_ALL",
+        "runListHidden": True,
+        "autoRefreshEnabled": False,
+    }
+
+
+def _card(section: str, kind: str, title: str, **more: Any) -> dict[str, Any]:
+    told = {"uuid": title, "type": kind, "metricSectionId": section, "displayName": title, "runsCountToCompare": 100}
+    return told | {"deleted": False, "isGenerated": False, **more}
+
+
+def _axis(metric: str) -> dict[str, str]:
+    return {"key": metric, "type": "METRIC"}
+
+
+def _section(uuid: str, name: str, **more: Any) -> dict[str, Any]:
+    told = {"uuid": uuid, "name": name, "display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+    return told | more
+
+
+def link(server: str, experiment: str, name: str = TABLE_VIEW) -> str:
+    mode = "&compareRunsMode=CHART" if name == CHARTS_VIEW else ""
+    where = f"experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={name}{mode}"
     return f"{server.rstrip('/')}/#/{where}"

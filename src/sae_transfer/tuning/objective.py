@@ -1,4 +1,7 @@
-"""What a sweep maximises: the cross-validated AUC of an N-sparse probe on A's training rows alone. Pure functions."""
+"""What a sweep optimises: the cross-validated log loss, or AUC, of an N-sparse probe on A's training rows alone.
+
+It is what the fit stage chooses C and N by. Pure functions.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,23 +12,33 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sae_transfer.core.errors import UserError
+from sae_transfer.probing.cross_validation import DIGITS, PathScores, choose
 from sae_transfer.probing.probe import Probe
-from sae_transfer.probing.probe_params import ProbeParams
+from sae_transfer.probing.probe_params import ProbeParams, SelectionRule
 from sae_transfer.probing.rows import Rows
 from sae_transfer.probing.sae_probes import ranked, sparse_n
 from sae_transfer.probing.search import MIN_ROWS, Rule
-from sae_transfer.stats.logistic import fit_path
+from sae_transfer.stats.logistic import Scaling, fit_path, log_loss
 from sae_transfer.stats.roc import auc
 from sae_transfer.tuning.search_space import Choice
 
 Columns = NDArray[np.float64]
+NAMES: dict[SelectionRule, str] = {"log_loss": "cross-validated log loss", "auc": "cross-validated AUC"}
 
 
 class Score(NamedTuple):
-    """Cross-validated AUC, and log loss, which tells apart trials that AUC does not."""
+    """Cross-validated AUC and log loss."""
 
     auc: float
     log_loss: float
+
+    def of(self, objective: SelectionRule) -> float:
+        return self.auc if objective == "auc" else self.log_loss
+
+
+def sign(objective: SelectionRule) -> int:
+    """1 where less is better, -1 where more is."""
+    return -1 if objective == "auc" else 1
 
 
 @dataclass(frozen=True)
@@ -83,14 +96,33 @@ def _columns(X: Any, feature_ids: NDArray[np.int64]) -> Columns:
 
 def cross_validated(folds: Sequence[Fold], choice: Choice) -> Score:
     """The probe that `choice` describes, trained on the other rows of each fold and scored on the fold: the means."""
-    areas, losses = [], []
-    for fold in folds:
-        X = fold.X[choice.ranking][:, : choice.N]
-        weights, bias = fit_path(X, fold.labels, [choice.C], choice.scaling)[0]
-        logit = fold.X_held_out[choice.ranking][:, : choice.N] @ weights + bias
-        areas.append(auc(logit, fold.held_out))
-        losses.append(np.mean(np.logaddexp(0, logit) - fold.held_out * logit))
-    return Score(float(np.round(np.mean(areas), 12)), float(np.round(np.mean(losses), 9)))
+    return _means([_score_path(fold, [choice.N], [choice.C], choice.ranking, choice.scaling) for fold in folds])[0][0]
+
+
+def untuned(folds: Sequence[Fold], params: ProbeParams) -> tuple[Choice, Score]:
+    """What the fit stage chooses of the grid of the section `probe`, and what that reached."""
+    n_features, Cs = min(fold.n_features for fold in folds), sorted(params.C_grid)
+    sizes = [n for n in sorted(params.N) if n <= n_features] or [n_features]
+    scores = [_score_path(fold, sizes, Cs, params.ranking, params.scaling) for fold in folds]
+    best = choose(scores, Cs, params.selection)
+    found = Choice(best.C, sizes[best.size], params.ranking, params.scaling)
+    return found, _means(scores)[best.size][Cs.index(best.C)]
+
+
+def _score_path(fold: Fold, sizes: Sequence[int], Cs: Sequence[float], rule: Rule, scaling: Scaling) -> PathScores:
+    """Every size and C, trained on the other rows of a fold and scored on the fold."""
+    X, unseen, y = fold.X[rule], fold.X_held_out[rule], fold.held_out
+    paths = [fit_path(X[:, :n], fold.labels, Cs, scaling) for n in sizes]
+    logits = [[unseen[:, :n] @ weights + bias for weights, bias in path] for n, path in zip(sizes, paths, strict=True)]
+    areas = [[auc(of, y) for of in path] for path in logits]
+    return PathScores(np.array(areas), np.array([[log_loss(of, y) for of in path] for path in logits]))
+
+
+def _means(folds: Sequence[PathScores]) -> list[list[Score]]:
+    """By size and C, the means over the folds."""
+    areas: Any = np.round(np.mean([fold.auc for fold in folds], axis=0), DIGITS["auc"])
+    losses: Any = np.round(np.mean([fold.log_loss for fold in folds], axis=0), DIGITS["log_loss"])
+    return [[Score(*map(float, each)) for each in zip(*of, strict=True)] for of in zip(areas, losses, strict=True)]
 
 
 def trained(train: Rows, seed: int, params: ProbeParams, choice: Choice) -> Probe:

@@ -1,12 +1,14 @@
 """Optuna studies: begun, continued and read back. With `storage` the only home of optuna, imported in functions."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.randomness import stable_hash
-from sae_transfer.tuning.objective import Fold, cross_validated
+from sae_transfer.probing.probe_params import SelectionRule
+from sae_transfer.tuning.objective import NAMES, Fold, cross_validated, sign
 from sae_transfer.tuning.search_space import Choice, SweepParams
 from sae_transfer.tuning.storage import open_storage, refusing, unknown
 from sae_transfer.tuning.trials import Sweep, Trial
@@ -14,24 +16,26 @@ from sae_transfer.tuning.trials import Sweep, Trial
 if TYPE_CHECKING:
     import optuna
 
-SPACE, CHOSEN = "search_space", "chosen"  # a study's user attributes
-GRID, LOG_LOSS = "grid", "cv_log_loss"  # a trial's: it is a point of the grid; its log loss
+SPACE, CHOSEN, UNTUNED = "search_space", "chosen", "untuned"  # a study's user attributes
+AREA, LOG_LOSS = "cv_auc", "cv_log_loss"  # a trial's
 CHOICE = frozenset(("C", "N", "ranking", "scaling"))
+DIGITS = 3  # of a sampled C
 
 
-def search_space(params: SweepParams, n_features: int, n_folds: int, seed: int, rows: str) -> dict[str, Any]:
+def search_space(params: SweepParams, objective: SelectionRule, n_folds: int, seed: int, rows: str) -> dict[str, Any]:
     """What makes the values of two trials comparable: kept with the study, and compared when it goes on.
 
     Args:
         params: the section `sweep`.
-        n_features: how many features every fold offers.
+        objective: what trials are judged by.
         n_folds: of the cross-validation.
         seed: of the folds and the sampler.
         rows: a fingerprint of A's training rows in the space.
     """
     return {
+        "objective": objective,
         "mode": params.mode,
-        "n_max": min(params.n_max, n_features),
+        "n_max": params.n_max,
         "C": list(params.C_range),
         "ranking": list(params.ranking),
         "scaling": list(params.scaling),
@@ -52,9 +56,8 @@ def start(storage: "optuna.storages.BaseStorage", name: str, space: Mapping[str,
     import optuna
     from optuna.trial import TrialState
 
-    directions: list[Any] = ["maximize", "minimize"] if space["mode"] == "pareto" else ["maximize"]
     if name not in optuna.get_all_study_names(storage):
-        study = optuna.create_study(study_name=name, storage=storage, directions=directions)
+        study = _new(storage, name, space)
         study.set_user_attr(SPACE, dict(space))
         return study
     study = optuna.load_study(study_name=name, storage=storage)
@@ -63,6 +66,20 @@ def start(storage: "optuna.storages.BaseStorage", name: str, space: Mapping[str,
     _check_space(name, record(study).params, space)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
+    return study
+
+
+def _new(storage: "optuna.storages.BaseStorage", name: str, space: Mapping[str, Any]) -> "optuna.Study":
+    import optuna
+
+    of: SelectionRule = space["objective"]
+    goals: dict[str, Any] = {NAMES[of]: "minimize" if sign(of) > 0 else "maximize"}
+    if space["mode"] == "pareto":
+        goals["number of features"] = "minimize"
+    study = optuna.create_study(study_name=name, storage=storage, directions=list(goals.values()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(goals))  # what the dashboard calls its axes
     return study
 
 
@@ -75,6 +92,13 @@ def _check_space(name: str, made: Mapping[str, Any], wanted: Mapping[str, Any]) 
             )
 
 
+def complete(study: "optuna.Study") -> int:
+    """How many trials are complete."""
+    from optuna.trial import TrialState
+
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+
+
 def run(
     study: "optuna.Study",
     space: Mapping[str, Any],
@@ -85,27 +109,41 @@ def run(
 ) -> None:
     """Asks for one trial at a time until `n_trials` are complete.
 
-    `tick` gets the best AUC of the trials that were complete before and their number, then that of each, and 1.
+    `tick` gets the objective of each trial, and 1.
 
     The sampler is seeded anew for each trial by how many are complete, so a study that was interrupted goes on as if
-    it had not been. Points of the grid come first, each once.
+    it had not been; its name plays no part. Points of the grid come first, each once.
     """
-    import optuna
-    from optuna.trial import TrialState
-
-    before = [trial.values[0] for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
-    if before:
-        tick(max(before), min(len(before), n_trials))
-    while len(done := study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < n_trials:
-        seed = stable_hash(space["seed"], "sweep", study.study_name, len(done)) % 2**32
-        study.sampler = optuna.samplers.TPESampler(seed=seed)
+    n_max, place = min(space["n_max"], *(fold.n_features for fold in folds)), study.study_name.split("/", 1)[1]
+    while (done := complete(study)) < n_trials:
+        study.sampler = _sampler(stable_hash(space["seed"], "sweep", place, done) % 2**32)
         _enqueue(study, grid)
         trial = study.ask()
-        choice = _suggested(trial, space)
+        choice = _suggested(trial, space, n_max)
         score = cross_validated(folds, choice)
+        value = score.of(space["objective"])
+        trial.set_user_attr(AREA, score.auc)
         trial.set_user_attr(LOG_LOSS, score.log_loss)
-        study.tell(trial, [score.auc, choice.N] if space["mode"] == "pareto" else score.auc)
-        tick(score.auc, 1)
+        study.tell(trial, [value, choice.N] if space["mode"] == "pareto" else value)
+        tick(value, 1)
+
+
+def _sampler(seed: int) -> "optuna.samplers.BaseSampler":
+    """TPE whose C has three digits, so that the C that a study shows is the C that was tried."""
+    import optuna
+
+    class RoundedTPE(optuna.samplers.TPESampler):
+        def sample_relative(self, *args: Any) -> dict[str, Any]:
+            return {name: _rounded(name, value) for name, value in super().sample_relative(*args).items()}
+
+        def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+            return _rounded(name, super().sample_independent(study, trial, name, distribution))
+
+    return RoundedTPE(seed=seed)
+
+
+def _rounded(name: str, value: Any) -> Any:
+    return float(f"{value:.{DIGITS}g}") if name == "C" else value
 
 
 def _enqueue(study: "optuna.Study", grid: Sequence[Choice]) -> None:
@@ -115,58 +153,49 @@ def _enqueue(study: "optuna.Study", grid: Sequence[Choice]) -> None:
     tried = [trial.params or trial.system_attrs.get("fixed_params") for trial in trials]
     point = next((vars(choice) for choice in grid if vars(choice) not in tried), None)
     if point is not None:
-        study.enqueue_trial(point, user_attrs={GRID: True})
+        study.enqueue_trial(point)
 
 
-def _suggested(trial: "optuna.Trial", space: Mapping[str, Any]) -> Choice:
+def _suggested(trial: "optuna.Trial", space: Mapping[str, Any], n_max: int) -> Choice:
     trial.suggest_float("C", *space["C"], log=True)
-    trial.suggest_int("N", 1, space["n_max"], log=True)
+    trial.suggest_int("N", 1, n_max, log=True)
     trial.suggest_categorical("ranking", space["ranking"])
     trial.suggest_categorical("scaling", space["scaling"])
-    return _choice(trial)
+    return Choice(**trial.params)
 
 
-def _choice(trial: "optuna.Trial | optuna.trial.FrozenTrial") -> Choice:
-    """What a trial tries. Of a sampled C three digits are enough, so `--apply` writes exactly what was scored."""
-    params = trial.params
-    C = params["C"] if trial.user_attrs.get(GRID) else float(f"{params['C']:.3g}")
-    return Choice(C, params["N"], params["ranking"], params["scaling"])
-
-
-def note_chosen(study: "optuna.Study", attributes: Mapping[int, Mapping[str, float]]) -> None:
-    """Keeps what the chosen trials are worth on test rows, by trial number.
+def note(study: "optuna.Study", chosen: Mapping[int, Mapping[str, Any]], untuned: Mapping[str, Any], body: str) -> None:
+    """Keeps what the chosen trials and the untuned probe are worth on test rows, and the note that the dashboard shows.
 
     Optuna closes a trial's own attributes when it ends, so these are attributes of the study; no sampler reads them.
     """
-    wanted = {str(number): dict(values) for number, values in attributes.items()}
-    if study.user_attrs.get(CHOSEN) != wanted:
-        study.set_user_attr(CHOSEN, wanted)
+    from optuna_dashboard import save_note
+
+    wanted = {CHOSEN: {str(number): dict(values) for number, values in chosen.items()}, UNTUNED: dict(untuned)}
+    for name, value in wanted.items():
+        if study.user_attrs.get(name) != value:
+            study.set_user_attr(name, value)
+            save_note(study, body)
 
 
 def record(study: "optuna.Study") -> Sweep:
     """A study named `<study>/<space>/<A>` as plain frozen records."""
     name, space, train = study.study_name.rsplit("/", 2)
-    chosen = study.user_attrs.get(CHOSEN, {})
-    return Sweep(
-        name,
-        space,
-        train,
-        study.user_attrs.get(SPACE, {}),
-        tuple(_trial(study.study_name, trial, chosen.get(str(trial.number))) for trial in study.trials),
-    )
+    attributes = study.user_attrs
+    chosen = attributes.get(CHOSEN, {})
+    trials = tuple(_trial(study.study_name, trial, chosen.get(str(trial.number))) for trial in study.trials)
+    return Sweep(name, space, train, attributes.get(SPACE, {}), trials, attributes.get(UNTUNED, {}))
 
 
 def _trial(study: str, trial: "optuna.trial.FrozenTrial", tests: Mapping[str, Any] | None) -> Trial:
-    whole = trial.params.keys() >= CHOICE  # a kill may have come between
-    state, value = trial.state.name.lower(), trial.values[0] if trial.values else None
-    if state == "complete" and not whole:
+    state, value, known = trial.state.name.lower(), trial.values[0] if trial.values else None, trial.user_attrs
+    if state == "complete" and not trial.params.keys() >= CHOICE:  # a kill may have come between
         lost = ", ".join(sorted(CHOICE - trial.params.keys()))
         raise UserError(
             f"study {study}: trial {trial.number} lost its {lost}; restore its journal, or choose another STUDY"
         )
-    params = vars(_choice(trial)) if whole else trial.params
     attributes = {} if tests is None else {"chosen": True, **tests}
-    return Trial(trial.number, state, params, value, attributes, trial.user_attrs.get(LOG_LOSS))
+    return Trial(trial.number, state, trial.params, value, attributes, known.get(LOG_LOSS), known.get(AREA))
 
 
 def records(storage: str, study: str) -> list[Sweep]:

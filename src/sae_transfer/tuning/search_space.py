@@ -15,12 +15,12 @@ from sae_transfer.stats.logistic import Scaling
 class SweepParams(ParamsSection):
     """Section `sweep` of the params: where to look for better probes, how long, and where to remember it.
 
-    `mode` auc: the best AUC with at most `n_max` features; pareto: AUC up and N down, the whole front. `C_range` is
-    searched on a log scale. `grid`: first try every C x N of the section `probe`. `storage`: a folder for journals, or
-    any URL that Optuna takes.
+    `mode` best: the best objective with at most `n_max` features; pareto: the objective against N, the whole front.
+    `C_range` is searched on a log scale. `grid`: first try every C x N of the section `probe`. `storage`: a folder for
+    journals, or any URL that Optuna takes.
     """
 
-    mode: Literal["auc", "pareto"] = "auc"
+    mode: Literal["best", "pareto"] = "best"
     n_max: PositiveInt = 64
     trials: PositiveInt = 100
     C_range: tuple[PositiveFloat, PositiveFloat] = (1e-4, 100.0)

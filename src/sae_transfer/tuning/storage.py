@@ -2,23 +2,18 @@
 
 import fcntl
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_transfer.core.errors import UserError, closest
+from sae_transfer.core.names import check_name
 
 if TYPE_CHECKING:
     import optuna
 
 MAKES = {0: "study_id", 4: "trial_id"}  # what an operation of Optuna's journal makes, numbered from 0
-
-
-def check_name(study: str) -> None:
-    if not re.fullmatch(r"\w[\w.-]*", study):
-        raise UserError(f"study '{study}': a name is letters, digits, '.', '_' and '-'")
 
 
 def journal(folder: str, study: str) -> Path:
@@ -39,7 +34,7 @@ def open_storage(storage: str, study: str, *, create: bool) -> "optuna.storages.
     """
     import optuna
 
-    check_name(study)
+    check_name(study, "study")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = journal(storage, study)
     if not is_url(storage):

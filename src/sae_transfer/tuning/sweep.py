@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -19,20 +19,21 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from sae_transfer.core.errors import UserError, closest
+from sae_transfer.core.names import check_name
 from sae_transfer.core.space import Space
 from sae_transfer.probing.evaluations import bootstrapped_auc
 from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.rows import Rows
 from sae_transfer.tuning import objective, optuna_studies, trials
 from sae_transfer.tuning.search_space import SweepParams
-from sae_transfer.tuning.storage import check_name, open_storage, refusing
+from sae_transfer.tuning.storage import open_storage, refusing
 
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study
 
 LOCKS = Path("studies")
 PATIENCE = 10.0  # seconds that the workers of a killed sweep get to notice it
-Tick = Callable[[str, float, int], object]  # a sweep's name, an AUC, for how many trials it stands
+Tick = Callable[[str, float, int], object]  # a sweep's name, an objective, for how many trials it stands
 
 
 @dataclass(frozen=True)
@@ -63,20 +64,28 @@ def pairs(study: "Study", saes: Sequence[str] = (), trains: Sequence[str] = ()) 
 
 
 def sweep_one(storage: Any, plan: Plan, sae: str, train: str, tick: Tick) -> None:
-    """Runs what is left of the trials of one (SAE, A), then tells what the chosen ones are worth on test rows."""
+    """Runs what is left of the trials of one (SAE, A), then scores its chosen and untuned probes on test rows."""
     of, sweep, space = plan.study, plan.sweep, plan.study.space(sae)
     probe = of.params.probe.model_copy(update={"overrides": {}})
-    rows = of.rows(space, train)
-    folds = objective.folds(rows, of.seed, probe, sweep.ranking, sweep.n_max)
-    n_features = min(fold.n_features for fold in folds)
-    searched = optuna_studies.search_space(sweep, n_features, probe.n_folds, of.seed, _fingerprint(rows))
-    name = f"{plan.name}/{sae}/{train}"
+    rows, name = of.rows(space, train), f"{plan.name}/{sae}/{train}"
+    searched = optuna_studies.search_space(sweep, probe.selection, probe.n_folds, of.seed, _fingerprint(rows))
     study = optuna_studies.start(storage, name, searched)
-    grid = sweep.grid_points(probe, searched["n_max"])
-    optuna_studies.run(study, searched, folds, grid, sweep.trials, lambda area, done: tick(name, area, done))
+    before = optuna_studies.record(study)
+    if before.complete:
+        tick(name, trials.winner(before).value or 0.0, min(len(before.complete), sweep.trials))
+    if len(before.complete) >= sweep.trials and before.untuned:
+        return
+    folds = objective.folds(rows, of.seed, probe, sweep.ranking, sweep.n_max)
+    grid = sweep.grid_points(probe, min(fold.n_features for fold in folds))
+    optuna_studies.run(study, searched, folds, grid, sweep.trials, lambda value, done: tick(name, value, done))
     found = optuna_studies.record(study)
-    fitted = {trial.number: objective.trained(rows, of.seed, probe, trial.choice) for trial in trials.chosen(found)}
-    optuna_studies.note_chosen(study, _on_test_rows(fitted, of, space))
+    choices = {trial.number: trial.choice for trial in trials.chosen(found)}
+    choice, score = objective.untuned(folds, probe)
+    fitted = [objective.trained(rows, of.seed, probe, each) for each in (*choices.values(), choice)]
+    *reached, untuned = _on_test_rows(fitted, of, space)
+    chosen = dict(zip(choices, reached, strict=True))
+    untuned |= {**vars(choice), "auc": score.auc, "log_loss": score.log_loss}
+    optuna_studies.note(study, chosen, untuned, trials.told(replace(found, untuned=untuned), chosen))
 
 
 def _fingerprint(rows: Rows) -> str:
@@ -88,16 +97,16 @@ def _fingerprint(rows: Rows) -> str:
     return digest.hexdigest()[:16]
 
 
-def _on_test_rows(fitted: Mapping[int, Probe], study: "Study", space: Space) -> dict[int, dict[str, Any]]:
+def _on_test_rows(fitted: Sequence[Probe], study: "Study", space: Space) -> list[dict[str, Any]]:
     """By probe: AUC on every B's test rows with its interval, or the reason why it has none."""
-    found = {number: dict[str, Any]() for number in fitted}
+    found = [dict[str, Any]() for _ in fitted]
     for test in study.datasets:
         rows, evaluation = study.rows(space, test, "unseen"), study.evaluation(test, "unseen")
-        for number, probe in fitted.items():
+        for probe, told in zip(fitted, found, strict=True):
             own = bootstrapped_auc(probe.score(rows.X), evaluation)
             area = own.interval(evaluation.effective_groups)
             named = area.columns("auc") | {"reason": area.reason}
-            found[number] |= {f"{key}.{test}": value for key, value in named.items() if value == value and value != ""}
+            told |= {f"{key}.{test}": value for key, value in named.items() if value == value and value != ""}
     return found
 
 
@@ -111,7 +120,7 @@ def sweep(plan: Plan, jobs: int, tick: Tick) -> list[trials.Sweep]:
         UserError: another process sweeps this study, or a worker stopped. Run it again to go on.
     """
     storage = plan.sweep.storage
-    check_name(plan.name)
+    check_name(plan.name, "study")
     with _alone(plan.name) as lock:
         opened = open_storage(storage, plan.name, create=True)
         if jobs == 1 or len(plan.pairs) == 1:

@@ -10,7 +10,7 @@ from typing import Any
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.randomness import stable_hash
 from sae_transfer.data.example import ANSWERABLE, UNANSWERABLE, Example
-from sae_transfer.data.loaders.table import json_lines
+from sae_transfer.data.loaders.text_files import check_readable, json_lines
 
 ANSWERS = {"true": "yes", "false": "no"}
 
@@ -40,7 +40,11 @@ def _row(record: dict[str, Any], where: str, source: str) -> Example:
     answer = str(record["answer"]).lower()
     if answer not in {*ANSWERS, "no-answer"}:
         raise UserError(f'{where}: answer {record["answer"]!r} is none of true, false, "no-answer"')
-    passage, question = str(record["passage"]).strip(), str(record["question"]).strip()
+    for name in ("passage", "question"):
+        if not isinstance(record[name], str):
+            raise UserError(f"{where}: '{name}' is no text; write it as one")
+        check_readable(record[name], f"{where}: its {name}")
+    passage, question = record["passage"].strip(), record["question"].strip()
     return Example(
         id=f"{source}:{stable_hash(passage, question):016x}",
         group=passage,

@@ -9,11 +9,12 @@ from pydantic import field_validator, model_validator
 
 from sae_transfer.core.errors import UserError, closest
 from sae_transfer.core.files import missing
-from sae_transfer.core.params_section import ParamsSection
+from sae_transfer.core.params_section import ParamsSection, Place
 from sae_transfer.data import sources
 from sae_transfer.data.example import ANSWERABLE, UNANSWERABLE, Example
 from sae_transfer.data.loaders import boolq, idk, squad, table
 from sae_transfer.data.loaders.table import Columns
+from sae_transfer.data.loaders.text_files import check_readable
 from sae_transfer.data.splits import Questions, Quota
 
 __all__ = ["LOADERS", "Columns", "DatasetParams", "Quota", "load"]
@@ -30,7 +31,7 @@ class DatasetParams(ParamsSection):
     """
 
     loader: str
-    path: Path
+    path: Place
     train_files: tuple[str, ...] = ()
     test_files: tuple[str, ...] = ()
     n_train: Quota
@@ -116,10 +117,20 @@ def load(name: str, params: DatasetParams) -> tuple[list[Example], list[Example]
 
 def _load_files(name: str, params: DatasetParams, files: Sequence[str]) -> list[Example]:
     paths = [params.path / file for file in files] or _files(params.path)
+    if not paths:
+        raise UserError(f"dataset {name}: {params.path}: no file in this folder; put one there, or correct its path")
     for path in paths:
+        if path.is_dir():
+            raise UserError(f"dataset {name}: {path}: a folder, not a file; name the files in it")
         if not path.is_file():
             raise _not_found(name, path)
-    return [row for path in paths for row in LOADERS[params.loader].read(path, params)]
+    try:
+        rows = [row for path in paths for row in LOADERS[params.loader].read(path, params)]
+    except UserError as error:
+        raise UserError(f"dataset {name}: {error}") from None
+    if not rows:
+        raise UserError(f"dataset {name}: {', '.join(map(str, paths))}: no rows; fill it, or correct its path")
+    return rows
 
 
 def _files(path: Path) -> list[Path]:
@@ -140,13 +151,23 @@ def _not_found(name: str, path: Path) -> UserError:
 def _check_rows(name: str, rows: Sequence[Example]) -> None:
     seen = set[str]()
     for row in rows:
-        if not row.question.strip():
+        _check_text(name, row)
+        if not any(letter.isprintable() and not letter.isspace() for letter in row.question):
             raise UserError(f"dataset {name}: row {row.id} has an empty question; give it a text or remove it")
         if row.label not in (ANSWERABLE, UNANSWERABLE):
             raise UserError(f"dataset {name}: row {row.id} has the label {row.label!r}, neither 0 nor 1")
         if row.id in seen:
             raise UserError(f"dataset {name}: the id {row.id} occurs twice; ids are unique within a dataset")
         seen.add(row.id)
+
+
+def _check_text(name: str, row: Example) -> None:
+    """Refuses NUL and half of a character (a cut emoji): no text that a file or a tokenizer takes."""
+    for field in ("id", "group", "context", "question", "answer"):
+        text = getattr(row, field) or ""
+        if not isinstance(text, str):
+            raise UserError(f"dataset {name}: row {row.id}: its {field} is no text; write it as one")
+        check_readable(text, f"dataset {name}: row {row.id}: its {field}")
 
 
 def _check_classes(name: str, rows: Sequence[Example]) -> None:

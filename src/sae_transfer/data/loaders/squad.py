@@ -1,13 +1,12 @@
 """SQuAD 2.0 in its official JSON (Rajpurkar et al. 2018): Wikipedia paragraphs, questions half impossible."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sae_transfer.core.errors import UserError
 from sae_transfer.data.example import ANSWERABLE, UNANSWERABLE, Example
-from sae_transfer.data.loaders.table import open_text
+from sae_transfer.data.loaders.text_files import open_text, parsed
 
 
 def load(path: Path) -> list[Example]:
@@ -17,15 +16,16 @@ def load(path: Path) -> list[Example]:
         UserError: broken JSON (file and line), or not the SQuAD 2.0 format (what is missing).
         FileNotFoundError: there is no such file.
     """
+    with open_text(path) as file:
+        content = parsed(file.read(), str(path))
     try:
-        with open_text(path) as file:
-            return list(_rows(json.load(file), path.name))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} line {error.lineno}: broken JSON ({error.msg}); fetch or correct the file") from None
+        return list(_rows(content, path.name))
     except KeyError as error:
-        raise UserError(f"{path}: not in the SQuAD 2.0 format, {error} is missing") from None
+        raise UserError(f"{path}: not in the SQuAD 2.0 format, {error} is missing; choose another loader") from None
     except (TypeError, AttributeError):
-        raise UserError(f"{path}: not in the SQuAD 2.0 format (data, paragraphs, context, qas)") from None
+        raise UserError(
+            f"{path}: not in the SQuAD 2.0 format (data, paragraphs, context, qas); choose another loader"
+        ) from None
 
 
 def _rows(content: dict[str, Any], source: str) -> Iterator[Example]:
@@ -37,6 +37,8 @@ def _rows(content: dict[str, Any], source: str) -> Iterator[Example]:
 
 
 def _row(question: dict[str, Any], context: str, source: str) -> Example:
+    if not isinstance(question["is_impossible"], bool):  # the text "false" would count as true
+        raise UserError(f"{source}: question {question['id']}: is_impossible is neither true nor false; correct it")
     answers = [] if question["is_impossible"] else question["answers"]
     return Example(
         id=f"{source}:{question['id']}",

@@ -1,29 +1,28 @@
 """Any CSV or JSONL with a prompt, or a context and a question, and a binary label; also as .gz or .zst."""
 
 import csv
-import gzip
-import io
 import json
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
 
 from pydantic import model_validator
 
 from sae_transfer.core.errors import UserError, closest
 from sae_transfer.core.params_section import ParamsSection
 from sae_transfer.data.example import ANSWERABLE, UNANSWERABLE, Example
+from sae_transfer.data.loaders.text_files import Record, json_lines, open_text
 
-Record = dict[str, Any]
+LONGEST_FIELD = 2**31 - 1  # characters of a CSV field; Python's own limit of 131,072 is less than a long context
+# 1.0 and 0.0: what tables write where another label was missing.
+LABELS = {"1": ANSWERABLE, "1.0": ANSWERABLE, "0": UNANSWERABLE, "0.0": UNANSWERABLE}
 
 
 class Columns(ParamsSection):
     """Which column is what. The file has `prompt` (a finished prompt), or `question` with or without `context`.
 
-    `id` falls back to the line number, `group` to the context or, without one, to the question. A label is 0 or 1,
-    or the texts `positive` (answerable, 1) and `negative`. A column that is named here must be in the file.
+    `id` falls back to the line number, `group` to the context or, without one, to the question. A label is 0 or 1
+    (or 0.0 or 1.0), or the texts `positive` (answerable, 1) and `negative`. A column that is named here must be in the
+    file.
     """
 
     prompt: str = "prompt"
@@ -54,78 +53,20 @@ def load(path: Path, columns: Columns) -> list[Example]:
     return [_row(record, columns, path, line) for line, record in records(path)]
 
 
-@contextmanager
-def open_text(path: Path) -> Iterator[TextIO]:
-    """A text file, decompressed on the way where its name ends in .gz or .zst.
-
-    Raises:
-        UserError: it is damaged, or not UTF-8.
-        FileNotFoundError: there is no such file.
-    """
-    import zstandard  # here, for start-up time
-
-    try:
-        with path.open("rb") as raw:
-            binary: Any = raw
-            if path.suffix == ".gz":
-                binary = gzip.GzipFile(fileobj=raw)
-            elif path.suffix == ".zst":
-                binary = io.BytesIO(_unpacked(raw.read()))
-            # utf-8-sig: spreadsheets put a byte order mark before the first column's name
-            yield io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
-    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
-        raise UserError(f"{path}: damaged archive ({error}); fetch or pack it again") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
-
-
-def _unpacked(data: bytes) -> bytes:
-    """All zstd frames of `data`; the library's own reader takes a file that was cut off for a shorter one."""
-    import zstandard
-
-    parts = []
-    while data:
-        frame = zstandard.ZstdDecompressor().decompressobj()
-        parts.append(frame.decompress(data))
-        if not frame.eof:
-            raise EOFError("it ends too early")
-        data = frame.unused_data
-    return b"".join(parts)
-
-
-def json_lines(path: Path) -> Iterator[tuple[int, Record]]:
-    """The objects of a JSON Lines file with their line numbers, blank lines left out.
-
-    Raises:
-        UserError: a line is no JSON object (file and line).
-        FileNotFoundError: there is no such file.
-    """
-    with open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, _json_object(line, f"{path} line {number}")
-
-
-def _json_object(line: str, where: str) -> Record:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: broken JSON ({error.msg} at column {error.colno}); correct the line") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: expected a JSON object, found {type(record).__name__}; one object a line")
-    return record
-
-
 def _csv_records(path: Path) -> Iterator[tuple[int, Record]]:
+    csv.field_size_limit(LONGEST_FIELD)  # for all of the process: it raises what Python allows
     with open_text(path) as file:
         reader = csv.DictReader(file, strict=True)
         try:
+            names = list(reader.fieldnames or ())
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise UserError(f"{path} line 1: the column {twice[0]!r} is there twice; rename or delete one")
             for record in reader:
                 if None in record or None in record.values():
-                    raise UserError(f"{path} line {reader.line_num}: not {len(reader.fieldnames or ())} fields")
+                    raise UserError(f"{path} line {reader.line_num}: not {len(names)} fields; correct the line")
                 yield reader.line_num, record
         except csv.Error as error:
-            raise UserError(f"{path} line {reader.reader.line_num}: broken CSV ({error})") from None
+            raise UserError(f"{path} line {reader.reader.line_num}: broken CSV ({error}); correct the line") from None
 
 
 def records(path: Path) -> Iterator[tuple[int, Record]]:
@@ -146,8 +87,8 @@ def _row(record: Record, columns: Columns, path: Path, line: int) -> Example:
     finished = columns.prompt in record
     for field in (columns.prompt if finished else columns.question, columns.label):
         _require(record, field, where)
-    question = _text(record, columns.prompt if finished else columns.question)
-    context = "" if finished else _text(record, columns.context).strip()
+    question = _prose(record, columns.prompt if finished else columns.question, where)
+    context = "" if finished else _prose(record, columns.context, where).strip()
     id_ = _text(record, columns.id) or str(line)
     return Example(
         id=f"{path.name}:{id_}",
@@ -173,12 +114,20 @@ def _text(record: Record, column: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _prose(record: Record, column: str, where: str) -> str:
+    """The value of a column that holds text; a number is one too, a list is none."""
+    if isinstance(record.get(column), bool | list | dict):
+        raise UserError(f"{where}: '{column}' is no text; write it as one")
+    return _text(record, column)
+
+
 def _label(record: Record, columns: Columns, where: str) -> int:
     text = _text(record, columns.label).strip()
     if columns.positive is None:
-        labels, hint = {"1": ANSWERABLE, "0": UNANSWERABLE}, "; name its texts in columns.positive and columns.negative"
+        labels, told, hint = LABELS, ["0", "1"], "; name its texts in columns.positive and columns.negative"
     else:
-        labels, hint = {columns.positive: ANSWERABLE, str(columns.negative): UNANSWERABLE}, ""
+        labels, hint = {columns.positive: ANSWERABLE, str(columns.negative): UNANSWERABLE}, "; correct it"
+        told = sorted(labels)
     if text not in labels:
-        raise UserError(f"{where}: label {text!r} is neither {' nor '.join(sorted(labels))}{hint}")
+        raise UserError(f"{where}: label {text[:80]!r} is neither {' nor '.join(told)}{hint}")
     return labels[text]
