@@ -92,7 +92,8 @@ class Extractor:
         batching = extraction.measured(model, found, params)
         checks = _checks(batching, self._distance_to_whole(model, found, params) if first else None)
         streams = extraction.streams_of(model, found.ids, found.at, params, batching.equal_lengths)
-        return streams, extraction.identity(params, model, weights, prompts, found, checks.padding), checks
+        named = self.study.params.model.model_copy(update={"layers": tuple(layers)})  # wherever the study lies
+        return streams, extraction.identity(named, model, weights, prompts, found, checks.padding), checks
 
     def _model(self) -> tuple[Any, Any, Mapping[str, Any]]:
         from sae_transfer.model import loading
