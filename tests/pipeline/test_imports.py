@@ -22,8 +22,8 @@ from sae_transfer.pipeline.study import Study
 HOOK, N, D = "blocks.3.hook_resid_post", 40, 6
 ARRAYS = Path("rows.npz")
 PARAMS = demo_params.demo(
-    study={"datasets": ["people"], "saes": [], "saes_identity": "pins.json"},
-    model={"name": "models/tiny", "identity": "models/tiny", "layers": [3]},
+    study={"datasets": ["people"], "saes": []},
+    model={"name": "models/tiny", "layers": [3]},
     datasets={"people": {"loader": "table", "path": "people.jsonl", "n_train": 4, "n_test": 4}},
 )
 

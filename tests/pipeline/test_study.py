@@ -57,6 +57,7 @@ def test_a_study_is_read_from_any_folder(project, tmp_path, monkeypatch):
     verdicts = [*detector(prompts[:2]), *detector(prompts[2:])]
     X = study.matrix(study.space(SAE), "people")[at]
     np.testing.assert_allclose([one.score for one in verdicts], detector.probe.score(X), atol=1e-4)
+    assert list(pd.DataFrame(verdicts).columns) == ["prompt", "score", "probability", "answerable", "fired"]
     assert sorted(loaded) == ["load_model", "load_sae"]  # once, however often it is called
     with pytest.raises(UserError, match="a single text in place of prompts; give a list"):
         detector("w1 w2")
@@ -123,8 +124,3 @@ def test_a_heatmap_is_a_picture_that_a_notebook_shows(project, tmp_path):
     assert picture._repr_png_().startswith(b"\x89PNG")
     picture.save(tmp_path / "heatmap.svg")
     assert "<svg" in (tmp_path / "heatmap.svg").read_text()
-
-
-def test_verdicts_become_a_table(project):
-    detector = Detector(project.study, "passages", "residual")
-    assert list(pd.DataFrame(detector(["w1 w2"])).columns) == ["prompt", "score", "probability", "answerable", "fired"]
