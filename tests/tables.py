@@ -103,7 +103,8 @@ def _rows(rng, test, train, strength, sae, layer, top_k, sizes):
         found.append((Probe("reconstruction", "residual", one, 0.0, C=0.1, cv_auc=0.9, n_train=240), 0.9))
         found += [(replace(probe, kind="target_trained"), 1.0) for probe, _ in found if probe.rank == 1]
     for probe, power in found:
-        yield describe(probe) | cell(probe, scores(power), test, against)
+        density = {} if probe.feature_ids is None else {"density": 0.5}
+        yield describe(probe) | density | cell(probe, scores(power), test, against)
     for family in ("sparse_1", "sparse_n") if sae else ("residual",):
         ids = np.arange(1 if family == "sparse_1" else sizes[-2]) if sae else None
         for kind in ("shuffled_labels", "random_features", "random_sae") if sae else ("shuffled_labels",):

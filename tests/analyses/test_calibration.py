@@ -14,10 +14,11 @@ from sae_transfer.analyses.calibration import (
     Scored,
     bias_shift,
     bias_updates,
+    calibration_error,
     calibration_rows,
     measured,
     ranking,
-    summarise,
+    section,
     threshold,
 )
 from sae_transfer.probing import evaluations, residual_probes
@@ -75,11 +76,16 @@ def test_labels_of_b_are_marked():
     rows = rows_for(scored(1))
     assert [row["uses_target"] for row in rows] == [False, True, True]
     assert [row["draws"] for row in rows] == [1, DRAWS, DRAWS]
-    assert rows[0]["reason"] == "accuracy_regained: no labels of B; accuracy_sd: fewer than two draws"
+    few = "tpr_at_fpr_1: 120 answerable rows, fewer than 500"
+    assert rows[0]["reason"] == f"{few}; accuracy_regained: no labels of B; accuracy_sd: fewer than two draws"
     assert rows[1]["accuracy_sd"] > 0
     made = TABLE.frame(row | {"train": "a", "test": "b", "in_domain": False, "probe": "residual"} for row in rows)
-    assert "of 1 pairs: holds 1." in summarise(made)[0]
-    assert summarise(made.iloc[:0]) == ["Calibration under shift needs two datasets."]
+    told = section({"calibration": made.assign(space="s")})
+    plain, most = rows[0]["accuracy"], rows[2]["accuracy"]
+    assert told.claim.endswith(f"is {plain:.2f} for the residual stream probe ({most:.2f} with 64 labels of B).")
+    counts = dict(zip((heading.text for heading in told.tables[0].headings), told.tables[0].rows[0], strict=True))
+    assert (counts["holds"].text, counts["ranking lost"].text) == ("1", "0")
+    assert section({"calibration": made.assign(in_domain=True, space="s")}).claim == "It takes two datasets to tell."
 
 
 def test_in_domain_there_is_no_verdict():
@@ -145,15 +151,58 @@ def test_measures_are_what_a_loop_over_draws_and_repeated_rows_says():
         each = []
         for shift in moved:
             p, alarm = expit(x + shift), x + shift <= -1.5
-            brier, ece = np.mean((p - y) ** 2), brute_ece(p, y)
-            each.append((thresholds.accuracy(p, y), brier, ece, alarm[y == 0].mean(), alarm[y == 1].mean()))
+            each.append((thresholds.accuracy(p, y), np.mean((p - y) ** 2), alarm[y == 0].mean(), alarm[y == 1].mean()))
         return np.mean(each, axis=0)
 
-    names = ("accuracy", "brier", "ece", "tpr_at_source_fpr5", "fpr_at_source_fpr5")
+    names = ("accuracy", "brier", "tpr_at_source_fpr5", "fpr_at_source_fpr5")
     np.testing.assert_allclose([found[name][0] for name in names], slow(test.logits, test.labels))
     for r, weights in enumerate(resampled.weights.astype(int)):
         expected = slow(np.repeat(test.logits, weights), np.repeat(test.labels, weights))
         np.testing.assert_allclose([found[name][1][r] for name in names], expected)
+
+
+def test_the_calibration_error_is_the_mean_over_draws():
+    test, moved = scored(4, n=80, gap=2.0), np.array([-1.0, 0.3])
+    p = expit(test.logits[:, None] + moved)
+    expected = np.mean([brute_ece(column, test.labels) for column in p.T])
+    assert calibration_error(p, bootstrap(test.labels))[0] == pytest.approx(expected)
+
+
+def test_a_calibrated_probe_stays_below_what_chance_gives_and_a_wrong_one_does_not():
+    rng, below, wrong = np.random.default_rng(0), 0, 0
+    for _ in range(100):
+        p = rng.beta(0.5, 0.5, size=200)
+        labels = (rng.random(200) < p).astype(int)
+        error, by_chance = calibration_error(p[:, None], bootstrap(labels, resamples=100))
+        below += error < by_chance
+        error, by_chance = calibration_error(p[:, None] ** 4, bootstrap(labels, resamples=100))
+        wrong += error > by_chance
+        assert error > 0.03  # so that 0 would be a wrong null
+    assert below >= 88
+    assert wrong >= 95
+
+
+def test_the_threshold_lies_between_two_logits():
+    silent = Scored(np.repeat([-1.0, 0.0, 2.0], [10, 100, 100]), np.repeat([0, 0, 1], [10, 100, 100]))
+    assert threshold(silent, 0.05) == 1.0
+    assert threshold(Scored(silent.logits, 1 - silent.labels), 0.05) == -np.inf
+
+
+def test_a_probe_that_never_ranked_is_no_probe_that_holds():
+    test, on_a = scored(1, gap=0.0), scored(9, gap=0.0)
+    own = bootstrap(on_a.labels)
+    reference = (evaluations.bootstrapped_auc(on_a.logits, own), own.effective_groups)
+    rows = calibration_rows(test.logits, bootstrap(test.labels), scored(0), updates(test), reference)
+    assert {row["verdict"] for row in rows} == {"no ranking in domain"}
+
+
+def test_intervals_that_say_little_leave_it_undecided():
+    few = scored(1, n=40, gap=1.5)
+    on_a = scored(9, n=40, gap=1.5)
+    own = bootstrap(on_a.labels)
+    reference = (evaluations.bootstrapped_auc(on_a.logits, own), own.effective_groups)
+    rows = calibration_rows(few.logits, bootstrap(few.labels), scored(0, gap=1.5), updates(few, (0, 16)), reference)
+    assert {row["verdict"] for row in rows} == {"undecided"}
 
 
 def test_rows_are_scored_by_probes_that_did_not_see_them():
@@ -189,14 +238,14 @@ def test_bad_input_is_missing_with_its_reason():
     rows = rows_for(test, target=few)
     assert np.isnan(rows[2].get("accuracy", np.nan))
     assert "accuracy: B's training split has fewer than 32 rows of a class" in rows[2]["reason"]
-    assert rows[2]["verdict"] == "unknown"
+    assert rows[2]["verdict"] == "holds"  # as 16 labels of B say
     one_class = Scored(test.logits, np.ones_like(test.labels))
     row = rows_for(one_class, target=test)[0]
     assert np.isnan(row["auc"])
     assert np.isnan(row["tpr_at_source_fpr5"])
     assert row["fpr_at_source_fpr5"] >= 0
     assert row["reason"].startswith("auc: one class; ")
-    assert row["verdict"] == "unknown"
+    assert row["verdict"] == "undecided"
     constant = rows_for(Scored(np.zeros(240), test.labels))
     assert constant[0]["auc"] == 0.5
     assert constant[0]["verdict"] == "lost ranking"

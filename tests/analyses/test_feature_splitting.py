@@ -1,13 +1,23 @@
 """Planted features that split, stay or vanish; the table of SAEs against each other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.linear_model import LinearRegression
 
 from planted import QUICK, balanced, features, groups_of
 from sae_transfer.analyses import feature_matches, sae_comparison
 from sae_transfer.analyses.feature_matches import match_rows
-from sae_transfer.analyses.feature_splitting import TABLE, family, split_rows, summarise
+from sae_transfer.analyses.feature_splitting import (
+    TABLE,
+    family,
+    rebuilt_share,
+    split_rows,
+    summarise,
+    within_classes,
+)
 from sae_transfer.artifacts.features import Directions, Health
 from sae_transfer.core.space import sae_features
 from sae_transfer.probing import evaluations, sae_probes
@@ -52,9 +62,10 @@ def test_a_planted_split_is_recognised_with_exactly_its_two_children():
     assert set(found.children[1].feature_ids) == {FIRST, SECOND}
     one, two, *_ = on_b("split", found)
     assert one["delta_high"] < -0.1
-    assert not one["recovered"]
+    assert not one["label_recovered"]
     assert two["delta"] == pytest.approx(0, abs=0.01)
-    assert two["recovered"]
+    assert two["label_recovered"]
+    assert one["rebuilt"] < 0.8 < 0.99 < two["rebuilt"]
     assert two["delta_low"] <= two["delta"] <= two["delta_high"]
     assert two["child_ids"] in (f"{FIRST} {SECOND}", f"{SECOND} {FIRST}")
     made = TABLE.frame(row | {"sae": "n", "other": "w", "train": "a", "in_domain": False} for row in (one, two))
@@ -69,6 +80,44 @@ def test_a_feature_that_stays_needs_one_child_and_loses_nothing():
     first = on_b("kept", found)[0]
     assert first["child_ids"] == str(FIRST)
     assert first["delta"] == first["delta_low"] == first["delta_high"] == 0
+
+
+def test_another_detector_of_the_label_is_no_child():
+    """The parent's copy is a weaker detector of the label than another feature, which its classes alone share."""
+    own, other = two_saes(0, "kept")
+    rng, with_rival = np.random.default_rng(5), other.X.tolil()
+    with_rival[:, [SECOND]] = np.where(own.labels == 1, 1 + rng.random(len(own)), 0.0)[:, None]
+    parent = sae_probes.sparse_1(own, np.array([PARENT]))[0]
+    found = family(parent, own, replace(other, X=with_rival.tocsr()), 3, 0)
+    assert found.fate == "kept"
+    assert found.children[0].feature_ids.tolist() == [FIRST]
+    alone = family(parent, own, replace(other, X=features(rng, own.labels, D, planted={SECOND: (0.0, 1.0)})), 3, 0)
+    assert alone.fate == "lost"
+
+
+def test_the_share_is_the_partial_r_squared_out_of_fold():
+    rng = np.random.default_rng(0)
+    labels, children, fold = balanced(rng, 200), rng.normal(size=(200, 2)), np.arange(200) % 4
+    activation = 5.0 * labels + children @ [1.0, 2.0] + rng.normal(size=200)
+    with_label, alone = np.c_[labels, children], labels[:, None]
+
+    def error(X):
+        seen = [LinearRegression().fit(X[fold != k], activation[fold != k]).predict(X[fold == k]) for k in range(4)]
+        return sum(((activation[fold == k] - seen[k]) ** 2).sum() for k in range(4))
+
+    share = rebuilt_share(activation, children, labels, fold)
+    assert share == pytest.approx(1 - error(with_label) / error(alone))
+    assert 0.75 < share < 0.9
+    assert rebuilt_share(labels.astype(float), children, labels, fold) == -np.inf
+
+
+def test_correlation_within_classes_is_that_of_what_the_label_leaves():
+    rng = np.random.default_rng(0)
+    labels, x = balanced(rng, 100), rng.random(100)
+    Y = np.c_[labels + 0.0, labels + x, rng.random(100)] * (rng.random((100, 3)) < 0.7)
+    left = [v - np.array([v[labels == label].mean() for label in labels]) for v in (x, *Y.T)]
+    expected = [np.corrcoef(left[0], column)[0, 1] for column in left[1:]]
+    np.testing.assert_allclose(within_classes(x, sparse.csr_array(Y), labels), expected)
 
 
 def test_a_feature_that_is_not_there_is_lost():
@@ -97,7 +146,7 @@ def test_one_class_has_no_difference():
     test = evaluations.evaluation_of(labels, own.groups, "b", 0, evaluations.TransferParams(resamples=50))
     row = next(split_rows(found, own.X, other.X, test))
     assert np.isnan(row["delta"])
-    assert row["recovered"] is None
+    assert row["label_recovered"] is None
     assert row["reason"] == "auc: one class; parent_auc: one class; delta: one class"
 
 
@@ -182,9 +231,9 @@ def test_saes_are_compared_on_the_same_resamples():
     assert (away["n_pairs"], away["l0"], away["explained_variance"]) == (2, 15.0, pytest.approx(0.85))
     assert made.loc["wide", "ood", "b"]["l0"] == 20.0
     assert made.loc["narrow", "ood", "mean"]["reason"] == "delta: the reference itself"
-    (said,) = sae_comparison.summarise(made.reset_index())
-    assert said.startswith("Layer 3, sparse_1, mean AUC out of domain: narrow (64 wide, topk, L0 15, explained")
-    assert said.endswith("from narrow.")
+    told = sae_comparison.section({"saes": made.reset_index()})
+    assert told.claim.startswith("AUC of the best feature out of domain: wide differs from narrow by −0.")
+    assert [row[0].text for row in told.tables[0].rows] == ["wide", "narrow"]
 
 
 def test_one_dataset_or_few_groups_are_missing_with_their_reason():
@@ -194,4 +243,4 @@ def test_one_dataset_or_few_groups_are_missing_with_their_reason():
     assert (outside["reason"] == "auc: no other dataset").all()
     assert inside["auc_low"].isna().all()
     assert inside["reason"].str.contains("auc: 4 groups, fewer than 10").all()
-    assert sae_comparison.summarise(made) == ["Transfer of SAEs needs two datasets."]
+    assert sae_comparison.section({"saes": made}).claim == "No layer has two SAEs to compare."

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from planted import QUICK, SHARED, SPURIOUS, balanced, features, groups_of, layer_domain
-from sae_transfer.analyses.variations import TABLE, summarise, variation_rows
+from sae_transfer.analyses.variations import TABLE, moved, section, variation_rows
 from sae_transfer.probing import evaluations, residual_probes, sae_probes
 from sae_transfer.probing.rows import Rows
 from sae_transfer.stats import intervals
@@ -91,9 +91,11 @@ def test_whether_the_same_features_are_selected():
     many = rows[rows["probe"] == "sparse_n"]
     assert many["jaccard"].notna().all()
     assert many["same_best"].isna().all()
-    said = summarise(rows.assign(dataset="d", space="s"))
-    assert len(said) == 2
-    assert said[0].startswith("d, sparse_1: under another template AUC moves by -0.")
+    found = moved(rows.assign(dataset="d", space="s")).set_index("probe").loc["sparse_1"]
+    other = single.loc["own", "other"]
+    assert (found["n"], found["lower"], found["worst"]) == (1, 1, other["delta_auc"])
+    claim = section({"variations": rows.assign(dataset="d", space="s")}).claim
+    assert f"moves by \N{MINUS SIGN}{-other['delta_auc']:.2f} (d, 1-sparse SAE probe), " in claim
 
 
 def test_a_pair_is_resampled_together():

@@ -11,7 +11,7 @@ from sae_transfer.probing import evaluations, residual_probes, scoring
 from sae_transfer.probing.evaluations import TransferParams, bootstrapped_auc
 from sae_transfer.probing.kinds import fit
 from sae_transfer.probing.probe import Probe
-from sae_transfer.probing.scoring import cell, describe, repeated_cell
+from sae_transfer.probing.scoring import cell, describe, evaluated, repeated_cell
 from sae_transfer.results.transfer_table import TRANSFER
 from sae_transfer.stats import intervals, p_values, roc, thresholds
 
@@ -117,8 +117,13 @@ def test_thresholds_use_the_probes_probabilities():
     assert found["accuracy"] == accuracy_score(test.labels, p >= 0.5)
     for name, value in thresholds.threshold_metrics(p, test.labels).items():
         assert found[name] == pytest.approx(value)
-    assert found["tpr_at_fpr_1"] == roc.detection_rate(good, test.labels, 0.01)
-    assert found["tpr_at_fpr_5"] == roc.detection_rate(good, test.labels, 0.05)
+    many = evaluations.evaluation_of(np.tile(test.labels, 3), groups_of(240, 2), "b", 0, PARAMS)
+    scores = np.tile(good, 3)
+    found = cell(probe, scores, many, bootstrapped_auc(scores, many))
+    assert found["tpr_at_fpr_5"] == roc.detection_rate(scores, many.labels, 0.05)
+    assert np.isnan(found["tpr_at_fpr_1"])  # 1% of 120 rows cannot be told
+    assert "tpr_at_fpr_1: 120 answerable rows, fewer than 500" in found["reason"]
+    assert "tpr_at_fpr_5" not in found["reason"]
 
 
 @pytest.mark.parametrize("kind", ["sparse_1", "residual", "mean_difference"])
@@ -135,7 +140,7 @@ def test_whatever_is_missing_has_a_reason(kind, case):
     missing += [name for name in ("auc", "accuracy") if np.isnan(found[f"{name}_low"])]
     for name in missing:
         assert f"{name}: " in found["reason"]
-    assert ("fewer than 10" in found["reason"]) == (case == "few groups")
+    assert ("groups, fewer than 10" in found["reason"]) == (case == "few groups")
 
 
 # bootstrap weights
@@ -194,11 +199,11 @@ def test_repeats_are_averaged_with_students_interval():
         expected = (np.mean(values), low, high)
         assert (found[name], found[f"{name}_low"], found[f"{name}_high"]) == pytest.approx(expected)
     for name in ("balanced_accuracy", "f1", "brier", "tpr_at_fpr_1", "tpr_at_fpr_5"):
-        assert found[name] == pytest.approx(np.mean([single[name] for single in singles]))
+        assert found[name] == pytest.approx(np.mean([single[name] for single in singles]), nan_ok=True)
     assert found["auc_train_sd"] == pytest.approx(np.std([single["auc"] for single in singles], ddof=1))
     expected = stats.ttest_1samp([single["delta_residual"] for single in singles], 0).pvalue
     assert found["delta_residual_p"] == pytest.approx(expected)
-    assert found["reason"] == "cv_auc: a control with labels of its own"
+    assert found["reason"].startswith("cv_auc: a control with labels of its own; tpr_at_fpr_1: 40 answerable rows")
     assert set(found) == set(singles[0])
 
 
@@ -207,7 +212,8 @@ def test_repeats_are_averaged_with_students_interval():
 
 def test_every_column_is_filled():
     test, good, weak = made()
-    filled = [*WHERE, *describe(PROBE), *cell(PROBE, good, test, bootstrapped_auc(weak, test))]
+    (row,) = evaluated([PROBE], {"space": np.c_[good, good, good, good]}, test, bootstrapped_auc(weak, test))
+    filled = [*WHERE, *row]
     assert sorted(filled) == sorted(TRANSFER.names)
     assert set(DESIGN) <= set(TRANSFER.names)
 

@@ -16,11 +16,11 @@ from sae_transfer.report.figures import drawings
 
 def test_it_writes_every_figure_that_shows_something_as_png_and_svg(project):
     tables = {name: project.study.table(name) for name in TABLES}
-    known = drawings.of_transfer(tables["transfer"]) | drawings.of_analyses(tables)
+    known = drawings.every({name: table for name, table in tables.items() if len(table)})
     empty = {"held_out"}  # two domains are too few for it
     files = {path.name for path in (project.folder / paths.FIGURES).iterdir()}
     assert files == {f"{name}.{ending}" for name in set(known) - empty for ending in ("png", "svg")}
-    assert {"heatmap_narrow_3_sparse_1.png", "difference_narrow_3_sparse_n.svg", "training_spread.png"} <= files
+    assert {"heatmap_narrow_3_sparse_1.png", "difference_narrow_3_sparse_n.svg", "means.png"} <= files
 
 
 def test_a_second_run_gives_equal_bytes(project, fresh, capsys):
@@ -55,16 +55,6 @@ def test_what_was_run_is_told_and_features_link_to_their_pages(fresh):
     path.unlink()  # a link to the file that others use
     path.write_text(json.dumps(config | {"metadata": {"neuronpedia_id": "gpt2-small/2-res-jb"}}))
     study = fresh.study
-    about = report.about(study, study.table("transfer"))
-    assert about.demo
+    about = report.about(study)
     assert about.settings == {"layers": "3", "dtype": "float32", "position": "last", "chat template": "no", "seed": "0"}
-    behaviour = about.behaviour["narrow_3"]
-    assert behaviour.links
-    assert all(
-        link == f"https://www.neuronpedia.org/gpt2-small/2-res-jb/{feature}"
-        for feature, link in behaviour.links.items()
-    )
-    prompts = study.prompts("people")
-    shown = [one for examples in behaviour.active.values() for one in examples if one.dataset == "people"]
-    assert shown
-    assert {one.prompt for one in shown} <= set(prompts["prompt"])
+    assert about.link("narrow_3", 7) == "https://www.neuronpedia.org/gpt2-small/2-res-jb/7"

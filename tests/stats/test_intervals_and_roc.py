@@ -118,6 +118,15 @@ def test_an_area_rests_on_the_rarer_label():
     assert intervals.effective_groups([1, 1], [0, 1]) == 0
 
 
+def test_one_large_group_counts_as_few():
+    large = np.r_[np.zeros(66), np.arange(1, 100)]  # 40% of 165 rows
+    assert intervals.equal_groups(large) == pytest.approx(165**2 / (66**2 + 99))
+    assert intervals.equal_groups(np.repeat(range(10), 7)) == pytest.approx(10)
+    assert intervals.equal_groups([]) == 0
+    labels = np.arange(165) % 2
+    assert intervals.effective_groups(labels, large) < 0.1 * intervals.effective_groups(labels, range(165))
+
+
 def differ(one, other, correlation, n_groups=100):
     """The interval of a difference whose bootstraps have sd 0.03 and correlate."""
     noise = np.random.default_rng(0).multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], 20_000)

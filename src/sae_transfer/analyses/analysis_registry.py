@@ -3,6 +3,7 @@
 from sae_transfer.analyses import (
     calibration,
     candidate_table,
+    feature_examples,
     feature_matches,
     feature_splitting,
     length,
@@ -24,6 +25,7 @@ from sae_transfer.results.transfer_table import TRANSFER
 ANALYSES: dict[str, Analysis] = {
     module.ANALYSIS.name: module.ANALYSIS
     for module in (
+        feature_examples,
         candidate_table,
         selection,
         oracle_gap,

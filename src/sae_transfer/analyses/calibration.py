@@ -17,8 +17,8 @@ from scipy.special import expit
 from sae_transfer.analyses.analysis import Analysis, by_space
 from sae_transfer.core.arrays import Floats
 from sae_transfer.core.randomness import rng_for
+from sae_transfer.probing import kinds
 from sae_transfer.probing.evaluations import BootstrappedAUC, Evaluation, bootstrapped_auc
-from sae_transfer.probing.kinds import kinds
 from sae_transfer.results.schema import REASON, Column, Table, estimate, integers
 from sae_transfer.results.sections import Picture, Section, Tables, look_up
 from sae_transfer.results.transfer_table import TRANSFER
@@ -55,22 +55,38 @@ TABLE = Table(
         *estimate("fpr_at_source_fpr5", f"{FALSE}, {AT_SOURCE.format(5)}", heading="false alarms"),
         *estimate("tpr_at_fpr_1", f"{CAUGHT}, {AT_TARGET.format(1)}"),
         *estimate("tpr_at_fpr_5", f"{CAUGHT}, {AT_TARGET.format(5)}"),
-        *estimate("ece", "expected calibration error over 10 equal bins of p", heading="calibration error"),
+        Column("ece", "number", "expected calibration error over 10 equal bins of p", heading="calibration error"),
+        Column(
+            "ece_by_chance",
+            "number",
+            "what `ece` of a perfectly calibrated probe stays below in 95% of such samples of B",
+            heading="by chance below",
+        ),
         *estimate("brier", "mean squared error of p"),
         Column("accuracy_sd", "number", "standard deviation of the accuracy over the draws"),
         Column(
             "verdict",
             "text",
             "lost ranking: the interval of auc_lost lies above 0.02; shifted threshold: that of accuracy_regained with "
-            "the most labels does; both; holds: neither; in domain: A is B; unknown: one of them has no interval",
+            "the most labels does; both; holds: both intervals lie below 0.05; undecided: none of these; no ranking in "
+            "domain: the interval of the AUC on A's own test rows does not lie above 0.5; in domain: A is B",
         ),
         REASON,
     ),
 )
 LABELS = (0, 16, 64)
+VERDICTS = {
+    "holds": "holds",
+    "shifted threshold": "threshold moved",
+    "lost ranking": "ranking lost",
+    "both": "both",
+    "unknown": "inconclusive",
+}
 DRAWS = 20
 BINS = 10
+ONE_SIDED = 1.645  # standard deviations above the mean, below which a normal number lies in 95%
 MARGIN = 0.02  # a difference smaller than this is no verdict, however sure
+HOLDS = 0.05  # what holds has lost less than this for sure
 FALSE_ALARMS = {1: 0.01, 5: 0.05}
 
 Measured = dict[str, tuple[float, Floats]]  # a number on the test rows, and on each resample [R] of them
@@ -90,7 +106,7 @@ def compute(study: "Study", part: str) -> pd.DataFrame:
     train = {name: study.rows(space, name) for name in study.datasets}
     unseen = {name: study.rows(space, name, "unseen").X for name in study.datasets}
     tests = {name: study.evaluation(name, "unseen") for name in study.datasets}
-    calibrated = kinds(calibrated=True)
+    calibrated = kinds.kinds(calibrated=True)
     saved = [(a, probe) for a in study.datasets for probe in study.full_probes(space, a)]
     for a, probe in [(a, probe) for a, probe in saved if probe.selected and probe.kind in calibrated]:
         source = Scored(np.asarray(probe.oof_logits), train[a].labels)
@@ -108,16 +124,18 @@ def compute(study: "Study", part: str) -> pd.DataFrame:
 
 
 def threshold(rows: Scored, false_alarms: float) -> float:
-    """The highest logit at or below which at most a share of `false_alarms` of the answerable rows lies.
+    """The logit at or below which at most a share of `false_alarms` of the answerable rows lies, and all that can.
 
-    Minus infinity where no logit of the rows will do, NaN without answerable rows.
+    It lies midway between two logits of the rows: on one of them, such as that of all rows where a feature is silent,
+    the smallest change of the bias would end those rows' alarms. Minus infinity where no logit of the rows will do, NaN
+    without answerable rows.
     """
     answerable = np.sort(rows.logits[rows.labels == 1])
     if not len(answerable):
         return np.nan
     candidates = np.unique(rows.logits)
-    share = np.searchsorted(answerable, candidates, side="right") / len(answerable)
-    return float(candidates[share <= false_alarms].max(initial=-np.inf))
+    allowed = int((np.searchsorted(answerable, candidates, side="right") / len(answerable) <= false_alarms).sum())
+    return float(candidates[allowed - 1 : allowed + 1].mean()) if allowed else -np.inf
 
 
 def bias_shift(logits: Floats, labels: NDArray[np.int_]) -> Floats:
@@ -170,7 +188,6 @@ def measured(logits: Floats, updates: Floats, thresholds: Mapping[int, float], t
     found = {
         "accuracy": _share(((moved >= 0) == (y == 1)).mean(axis=1), test, None),
         "brier": _share(((p - y) ** 2).mean(axis=1), test, None),
-        "ece": _ece(p, test),
     }
     for percent, at in thresholds.items():
         alarm = (moved <= at).mean(axis=1) if not np.isnan(at) else np.full(len(logits), np.nan)
@@ -187,15 +204,26 @@ def _share(values: Floats, test: Evaluation, part: NDArray[np.bool_] | None) -> 
     return (float(kept.mean()) if len(kept) else np.nan), spread
 
 
-def _ece(p: Floats, test: Evaluation) -> tuple[float, Floats]:
-    """The mean over draws of sum_bins |sum_rows (p - y)| / n, for p [n, draws]."""
+def calibration_error(p: Floats, test: Evaluation) -> tuple[float, float]:
+    """The expected calibration error, and what that of a calibrated probe stays below in 95% of such samples.
+
+    The error is sum over bins of |sum over rows of (p - y)| / n. It is never 0: a perfectly calibrated probe reads 0.07
+    on 200 rows. Were p right, a bin's sum would be normal around 0, with the variance that the resamples of groups give
+    it; so the error's mean and deviation follow from those of |normal|. It has no interval: none covers near 0.
+
+    Args:
+        p: [n, draws]; means over the draws.
+        test: the rows.
+    """
     n, draws = p.shape
     bins = np.minimum((p * BINS).astype(int), BINS - 1)
     gaps = np.zeros((n, draws, BINS))
     np.put_along_axis(gaps, bins[:, :, None], (p - test.labels[:, None])[:, :, None], axis=2)
     value = float(np.abs(gaps.sum(axis=0)).sum(axis=1).mean() / n)
-    sums = np.abs(test.weights @ gaps.reshape(n, -1)).sum(axis=1)
-    return value, sums / draws / test.weights.sum(axis=1)
+    variances = (test.weights @ gaps.reshape(n, -1)).var(axis=0, ddof=1).reshape(draws, BINS)
+    mean = np.sqrt(2 / np.pi) * np.sqrt(variances).sum(axis=1)
+    deviation = np.sqrt((1 - 2 / np.pi) * variances.sum(axis=1))
+    return value, float((mean + ONE_SIDED * deviation).mean() / n)
 
 
 def ranking(logits: Floats, test: Evaluation) -> Measured:
@@ -232,22 +260,24 @@ def calibration_rows(
         source_reference: the probe's AUC on A's test rows and how many groups it rests on; None where B is A.
     """
     ranked, groups = ranking(logits, test), _groups(test)
-    fixed = {name: intervals.interval(value, spread, groups[name]) for name, (value, spread) in ranked.items()}
+    few = {f"tpr_at_fpr_{p}": roc.too_few_answerable(test.labels, share) for p, share in FALSE_ALARMS.items()}
+    told = {name: value for name, value in ranked.items() if not few.get(name)}
+    fixed = {name: intervals.interval(value, spread, groups[name]) for name, (value, spread) in told.items()}
     if source_reference is not None:
         (area, spread), (on_a, fewest) = ranked["auc"], source_reference
         fewest = min(fewest, groups["auc"])
         fixed["auc_lost"] = intervals.difference_interval(on_a.auc, area, on_a.resampled, spread, fewest)
     at = {percent: threshold(source, share) for percent, share in FALSE_ALARMS.items()}
     by_labels = {k: measured(logits, drawn, at, test) for k, drawn in updates.items() if len(drawn)}
-    rows = []
+    rows, most = [], Estimate()
     for k, drawn in updates.items():
         found = by_labels.get(k, {})
         numbers = fixed | {name: intervals.interval(*value, groups[name]) for name, value in found.items()}
         if k and found:
             (now, spread), (before, spread_before) = found["accuracy"], by_labels[0]["accuracy"]
-            regained = intervals.difference_interval(now, before, spread, spread_before, test.n_groups)
-            numbers["accuracy_regained"] = regained
-        why = {name: one.reason for name, one in numbers.items()}
+            regained = intervals.difference_interval(now, before, spread, spread_before, test.equal_groups)
+            numbers["accuracy_regained"] = most = regained
+        why = {name: one.reason for name, one in numbers.items()} | few
         if not len(drawn):
             why["accuracy"] = f"B's training split has fewer than {k // 2} rows of a class"
         if not k:
@@ -256,18 +286,24 @@ def calibration_rows(
             why["accuracy_sd"] = "fewer than two draws"
         if source_reference is None:
             why["auc_lost"] = "A's own test rows"
-        row = {"labels": k, "uses_target": k > 0, "draws": len(drawn), "n_groups": test.n_groups}
+        row: dict[str, Any] = {"labels": k, "uses_target": k > 0, "draws": len(drawn), "n_groups": test.n_groups}
+        if len(drawn):
+            row["ece"], row["ece_by_chance"] = calibration_error(expit(logits[:, None] + drawn), test)
         rows.append(row | estimates(numbers) | {"accuracy_sd": _deviation(logits, drawn, test), "reason": reasons(why)})
-    verdict = "in domain" if source_reference is None else _verdict(numbers)
+    if source_reference is None:
+        verdict = "in domain"
+    else:
+        on_a, groups_of_a = source_reference
+        verdict = _verdict(on_a.interval(groups_of_a), fixed["auc_lost"], most)
     return [row | {"verdict": verdict} for row in rows]
 
 
 def _groups(test: Evaluation) -> dict[str, float]:
     """How many groups each number rests on."""
-    holding = [float(len(np.unique(test.groups[test.labels == label]))) for label in (0, 1)]
+    holding = [intervals.equal_groups(test.groups[test.labels == label]) for label in (0, 1)]
     ranked = dict.fromkeys(("auc", *(f"tpr_at_fpr_{percent}" for percent in FALSE_ALARMS)), test.effective_groups)
     alarms = {f"{rate}_at_source_fpr{p}": holding[rate == "fpr"] for rate in ("tpr", "fpr") for p in FALSE_ALARMS}
-    return ranked | alarms | dict.fromkeys(("accuracy", "brier", "ece"), float(test.n_groups))
+    return ranked | alarms | dict.fromkeys(("accuracy", "brier"), test.equal_groups)
 
 
 def _deviation(logits: Floats, updates: Floats, test: Evaluation) -> float:
@@ -277,44 +313,60 @@ def _deviation(logits: Floats, updates: Floats, test: Evaluation) -> float:
     return float(right.std(ddof=1))
 
 
-def _verdict(most: Mapping[str, Estimate]) -> str:
-    """What the numbers with the most labels say."""
-    lost, regained = (most.get(name, Estimate()).low for name in ("auc_lost", "accuracy_regained"))
-    if np.isnan(lost) or np.isnan(regained):
-        return "unknown"
-    ranking_lost, moved = lost > MARGIN, regained > MARGIN
-    return {(1, 0): "lost ranking", (0, 1): "shifted threshold", (1, 1): "both"}.get((ranking_lost, moved), "holds")
+def _verdict(in_domain: Estimate, lost: Estimate, regained: Estimate) -> str:
+    """What these say: the AUC on A's own test rows, what it loses on B, and what the most labels of B regain."""
+    if in_domain.low <= 0.5:
+        return "no ranking in domain"
+    clear = lost.low > MARGIN, regained.low > MARGIN  # NaN is not clear
+    if any(clear):
+        return {(True, False): "lost ranking", (False, True): "shifted threshold"}.get(clear, "both")
+    return "holds" if max(lost.high, regained.high) < HOLDS and in_domain.low > 0.5 else "undecided"
 
 
-def summarise(calibration: pd.DataFrame) -> list[str]:
-    """How accuracy falls out of domain: one sentence a kind of probe."""
-    told = []
-    for kind, rows in calibration[~calibration["in_domain"]].groupby("probe", sort=False):
-        plain, most = rows[rows["labels"] == 0], rows[rows["labels"] == rows["labels"].max()]
-        labels, accuracy = most["labels"].max(), most["accuracy"].mean()
-        refitted = f" and {accuracy:.2f} with the bias fitted on {labels} labels of B" if accuracy == accuracy else ""
-        counts = ", ".join(f"{name} {number}" for name, number in plain["verdict"].value_counts().items())
-        told.append(
-            f"{kind} out of domain: accuracy {plain['accuracy'].mean():.2f} at A's threshold{refitted}; a threshold "
-            f"for 5% false alarms on A gives {plain['fpr_at_source_fpr5'].mean():.0%} on B; of {len(plain)} pairs: "
-            f"{counts}."
-        )
-    return told or ["Calibration under shift needs two datasets."]
+def by_probe(calibration: pd.DataFrame) -> pd.DataFrame:
+    """Out of domain, by kind of probe: mean accuracy at A's threshold and with labels of B, and the verdicts."""
+    away, keys = calibration[~calibration["in_domain"]], "probe"
+    plain = away[away["labels"] == 0].groupby(keys, sort=False)
+    most = away[away["labels"] == away["labels"].max()].groupby(keys, sort=False)
+    found = plain[["auc", "accuracy", "fpr_at_source_fpr5"]].mean()
+    verdicts = plain["verdict"].value_counts().unstack(fill_value=0).reindex(columns=list(VERDICTS), fill_value=0)
+    return found.assign(refitted=most["accuracy"].mean()).join(verdicts).reset_index()
+
+
+def claim(means: pd.DataFrame, labels: int) -> str:
+    """How accuracy falls out of domain, and what a few labels bring back."""
+    told = [
+        f"{row['accuracy']:.2f} for the {kinds.label(row['probe'])}"
+        + ("" if pd.isna(row["refitted"]) else f" ({row['refitted']:.2f} with {labels} labels of B)")
+        for row in means.to_dict("records")
+    ]
+    return (
+        f"At A's threshold, accuracy out of domain is {', '.join(told)}." if told else "It takes two datasets to tell."
+    )
 
 
 def section(tables: Tables) -> Section:
     """What the report says of thresholds."""
-    rows = tables["calibration"]
-    shown = "space train test probe auc accuracy tpr_at_source_fpr5 fpr_at_source_fpr5 ece verdict".split()
+    rows, means = tables["calibration"], by_probe(tables["calibration"])
+    labels = int(rows["labels"].max())
+    columns = [
+        *TABLE.pick("probe", "auc", "accuracy"),
+        Column("refitted", "number", "", heading=f"with {labels} labels of B"),
+        Column("fpr_at_source_fpr5", "number", "", heading="false alarms at A's 5%"),
+        *(Column(name, "integer", "", heading=heading) for name, heading in VERDICTS.items()),
+    ]
     return Section(
         "calibration",
-        "Lost ranking, or a shifted threshold?",
-        "A monitor needs a threshold. Here it is A's; with 16 or 64 labels of B, the bias is fitted again, the slope "
+        "Does a threshold carry over?",
+        claim(means, labels),
+        "A monitor needs a threshold. Here it is A's; with 16 or 64 labels of B the bias is fitted again and the slope "
         "kept. Where that brings accuracy back, the ranking was fine and the threshold had moved.",
-        summarise(rows),
+        TABLE.name,
+        (),
         [Picture("calibration", "Accuracy on B at A's threshold and after refitting the bias, one panel an SAE.")],
-        [look_up(rows[rows["labels"] == 0], "Every probe at A's threshold", TABLE.pick(*shown))],
-        headline=True,
+        [
+            look_up(means, "Out of domain: means, and how many pairs (space, A, B) have each verdict", columns),
+        ],
     )
 
 

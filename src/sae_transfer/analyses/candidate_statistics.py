@@ -109,6 +109,7 @@ def statistics(
         table[f"{FEW}{n}.0"] = np.nan  # where there are too few rows to draw from
         for draw, rows in enumerate(draws):
             table[f"{FEW}{n}.{draw}"] = column_auc(X_b[rows], b.train.labels[rows], sign)
+    table["training_auc"] = column_auc(X_b, b.train.labels, sign)
     table["auc"] = column_auc(candidates.unseen[b.name], b.test.labels, sign)
     return _explained(pd.DataFrame(table))
 

@@ -33,6 +33,7 @@ TABLE = Table(
         ),
         *(Column(name, "number", about) for name, (_, about) in STATISTICS.items()),
         Column("predicted", "number", "what the combined predictor, fitted without B, predicts for its AUC on B"),
+        Column("training_auc", "number", "its AUC on B's training rows, which predictors are fitted to"),
         Column("auc", "number", "its AUC on B's test rows: the outcome"),
         REASON,
     ),

@@ -18,21 +18,19 @@ from sae_transfer.core.arrays import Floats, Ints
 from sae_transfer.core.space import Space
 from sae_transfer.probing.evaluations import Evaluation, bootstrapped_auc
 from sae_transfer.probing.kinds import selected
-from sae_transfer.probing.probe import Probe, decision_function
+from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.rows import Rows
 from sae_transfer.probing.sae_probes import sparse_n
 from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, numbers, texts
 from sae_transfer.results.transfer_table import TRANSFER
-from sae_transfer.stats import roc
-from sae_transfer.stats.correlations import correlations
 from sae_transfer.stats.intervals import estimates
-from sae_transfer.stats.logistic import fit_path
 
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study
 
 CANDIDATES = 12  # features of the other SAE that may become children: the most correlated
 MOST = 5  # children
+REBUILT = 0.8  # the share of the variance from which on children stand for their parent
 TOLERANCE = 0.01  # of AUC
 TABLE = Table(
     "splitting",
@@ -46,17 +44,17 @@ TABLE = Table(
         Column("parent_id", "integer", "the feature of sae", heading="feature"),
         *integers(children="how many children the probe on A has"),
         Column("child_ids", "ids", "the children, in the order in which forward selection took them", heading="child"),
-        *integers(needed=f"the fewest children whose cv_auc is within {TOLERANCE} of the parent's; empty: none"),
-        *texts(fate=f"kept: one child is enough; split: more are needed; lost: {MOST} do not recover the parent"),
+        *integers(needed=f"the fewest children with `rebuilt` of at least {REBUILT}; empty: none"),
+        *texts(fate=f"kept: one child is enough; split: more are needed; lost: {MOST} do not rebuild the feature"),
         *numbers(
-            cv_auc="out-of-fold AUC on A's training rows of these children",
-            parent_cv_auc="the same of the parent",
+            rebuilt="share of the feature's variance within the classes that these children explain on A's training "
+            "rows, out of fold",
         ),
         *TRANSFER.pick("n_train", "n_test", "n_groups"),
         *estimate("auc", "AUC of the children on B's test rows", heading="of the child"),
         *estimate("parent_auc", "AUC of the parent on B's test rows", heading="AUC of the feature"),
         *estimate("delta", "auc less parent_auc, on the same resamples", heading="difference", signed=True),
-        Column("recovered", "flag", f"whether delta is at least -{TOLERANCE}"),
+        Column("label_recovered", "flag", f"whether delta is at least -{TOLERANCE}: the label, not the feature"),
         REASON,
     ),
 )
@@ -91,15 +89,13 @@ class Family:
     """A's best single feature in one SAE, and growing sets of children in another that stand in for it."""
 
     parent: Probe
-    parent_cv_auc: float
     children: list[Probe]  # of 1, 2, ... features
-    cv_auc: list[float]
+    rebuilt: list[float]
 
     @property
     def needed(self) -> int | None:
-        """How many children recover the parent's cv_auc."""
-        enough = (k for k, area in enumerate(self.cv_auc, 1) if area >= self.parent_cv_auc - TOLERANCE)
-        return next(enough, None)
+        """How many children rebuild the parent."""
+        return next((k for k, share in enumerate(self.rebuilt, 1) if share >= REBUILT), None)
 
     @property
     def fate(self) -> str:
@@ -109,8 +105,10 @@ class Family:
 def family(parent: Probe, own: Rows, other: Rows, n_folds: int, seed: int) -> Family:
     """Greedy forward selection of the parent's children on A's training rows.
 
-    Candidates are the features of the other SAE whose activations there correlate most with the parent's. Each step
-    takes the one that raises the out-of-fold AUC of a logistic regression most (ties: the more correlated).
+    Children are chosen by how well they rebuild the parent's activation within either class, not by the label: every
+    detector of the label correlates with every other one through it. Candidates are the features of the other SAE that
+    correlate most with the parent within the classes. Each step takes the one that raises `rebuilt_share` most (ties:
+    the more correlated).
 
     Args:
         parent: A's best 1-sparse probe.
@@ -119,30 +117,67 @@ def family(parent: Probe, own: Rows, other: Rows, n_folds: int, seed: int) -> Fa
         n_folds: of the cross-validation, by group.
         seed: of the folds.
     """
-    fold, activations = own.folds(n_folds, seed), own.X[:, parent.feature_ids]
-    together = correlations(activations, other.X)[0]
+    fold, activation = own.folds(n_folds, seed), own.X[:, parent.feature_ids].toarray().ravel().astype(np.float64)
+    together = within_classes(activation, other.X, own.labels)
     order = np.argsort(-np.nan_to_num(together, nan=-1.0), kind="stable")
     candidates = order[together[order] > 0][:CANDIDATES]
-    columns = other.X[:, candidates].toarray()
+    columns = other.X[:, candidates].toarray().astype(np.float64)
     taken: list[int] = []
-    areas: list[float] = []
+    shares: list[float] = []
     while len(taken) < min(MOST, len(candidates)):
         left = [i for i in range(len(candidates)) if i not in taken]
-        scores = [_cv_auc(columns[:, [*taken, i]], own.labels, fold) for i in left]
-        best = int(np.argmax(np.round(scores, 12)))
+        found = [rebuilt_share(activation, columns[:, [*taken, i]], own.labels, fold) for i in left]
+        best = int(np.argmax(np.round(found, 9)))
         taken.append(left[best])
-        areas.append(scores[best])
+        shares.append(found[best])
     children = [sparse_n(other, candidates[taken[: k + 1]], 1.0, selected=False) for k in range(len(taken))]
-    return Family(parent, _cv_auc(activations.toarray(), own.labels, fold), children, areas)
+    return Family(parent, children, shares)
 
 
-def _cv_auc(X: Floats, labels: NDArray[np.int_], fold: Ints) -> float:
-    areas = []
+def within_classes(activation: Floats, Y: sparse.csr_array, labels: NDArray[np.int_]) -> Floats:
+    """Correlation [m] of an activation [n] with the columns of Y [n, m] once both have lost their classes' means.
+
+    NaN for a column that is constant in either class.
+    """
+    together, of_own, of_other = np.zeros(Y.shape[1]), 0.0, np.zeros(Y.shape[1])
+    for label in np.unique(labels):
+        x, part = activation[labels == label], Y[labels == label].astype(np.float64)
+        mean = np.asarray(part.mean(axis=0)).ravel()
+        together += part.T @ (x - x.mean())
+        of_own += float(((x - x.mean()) ** 2).sum())
+        of_other += np.asarray(part.multiply(part).sum(axis=0)).ravel() - len(x) * mean**2
+    size = np.sqrt(of_own * of_other.clip(0))
+    found: Floats = np.divide(together, size, out=np.full(len(size), np.nan), where=size > 1e-9 * max(of_own, 1e-300))
+    return found
+
+
+def rebuilt_share(activation: Floats, children: Floats, labels: NDArray[np.int_], fold: Ints) -> float:
+    """The share of an activation's variance within the classes that a linear combination of children explains.
+
+    Out of fold: 1 - (squared error given label and children) / (squared error given the label alone), the partial R2.
+
+    Args:
+        activation: [n].
+        children: [n, k].
+        labels: [n].
+        fold: [n].
+
+    Returns:
+        At most 1; minus infinity where the activation does not vary within a class.
+    """
+    by_label = np.c_[np.ones(len(labels)), labels]
+    errors = [_unseen_error(activation, X, fold) for X in (np.c_[by_label, children], by_label)]
+    return float(1 - errors[0] / errors[1]) if errors[1] > 1e-12 * float((activation**2).sum()) else -np.inf
+
+
+def _unseen_error(y: Floats, X: Floats, fold: Ints) -> float:
+    """The squared error of least squares, each fold predicted from the others."""
+    total = 0.0
     for number in np.unique(fold):
         unseen = fold == number
-        fit = fit_path(X[~unseen], labels[~unseen], [1.0], "rms")[0]
-        areas.append(roc.auc(decision_function(X[unseen], fit), labels[unseen]))
-    return float(np.mean(areas))
+        weights = np.linalg.lstsq(X[~unseen], y[~unseen])[0]
+        total += float(((y[unseen] - X[unseen] @ weights) ** 2).sum())
+    return total
 
 
 def split_rows(found: Family, X: sparse.csr_array, Y: sparse.csr_array, test: Evaluation) -> Iterator[dict[str, Any]]:
@@ -155,17 +190,17 @@ def split_rows(found: Family, X: sparse.csr_array, Y: sparse.csr_array, test: Ev
         test: those rows.
     """
     parent, groups = bootstrapped_auc(found.parent.score(X), test), test.effective_groups
-    of_a = {"parent_id": int(np.asarray(found.parent.feature_ids)[0]), "parent_cv_auc": found.parent_cv_auc}
-    of_b = {"n_test": len(test.labels), "n_groups": test.n_groups}
-    about = of_a | of_b | {"needed": found.needed, "fate": found.fate}
+    about = {"parent_id": int(np.asarray(found.parent.feature_ids)[0]), "needed": found.needed, "fate": found.fate}
+    about |= {"n_test": len(test.labels), "n_groups": test.n_groups}
     if not found.children:
         yield about | {"children": 0, "parent_auc": parent.auc, "reason": "auc: no feature correlates with the parent"}
-    for child, area in zip(found.children, found.cv_auc, strict=True):
+    for child, share in zip(found.children, found.rebuilt, strict=True):
         own = bootstrapped_auc(child.score(Y), test)
         delta = own.minus(parent, groups)
         areas = {"auc": own.interval(groups), "parent_auc": parent.interval(groups), "delta": delta}
         recovered = None if np.isnan(delta.value) else delta.value >= -TOLERANCE
-        row = {"children": child.n_features, "child_ids": child.feature_text, "cv_auc": area, "recovered": recovered}
+        row = {"children": child.n_features, "child_ids": child.feature_text, "rebuilt": share}
+        row["label_recovered"] = recovered
         yield about | row | estimates(areas)
 
 

@@ -8,7 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from sae_transfer.analyses.analysis import Analysis
 from sae_transfer.core import files, paths
+from sae_transfer.probing import kinds
 from sae_transfer.probing.evaluations import Evaluation, bootstrapped_auc
+from sae_transfer.results import cells
 from sae_transfer.results.schema import REASON, Column, Table, estimate, integers
 from sae_transfer.results.sections import Section, Tables, look_up
 from sae_transfer.results.transfer_table import TRANSFER
@@ -103,28 +105,33 @@ def stratified(scores: NDArray[np.float64], strata: NDArray[np.int64], test: Eva
     return row | {"strata": both, "pairs": pairs / every if every else np.nan}
 
 
-def summarise(length: pd.DataFrame) -> list[str]:
-    """How much AUC length explains at most: one sentence."""
-    rows = length[length["probe"].isin(TOLD)]
-    fall = rows["auc"] - rows["stratified_auc"]
-    return [
-        f"Compared among prompts of like length alone, the AUC of these probes falls by {fall.mean():.3f} on average "
-        f"and by {fall.max():.3f} at most."
-    ]
-
-
 def section(tables: Tables) -> Section:
     """What the report says of prompt length."""
     rows = tables["length"][tables["length"]["probe"].isin(TOLD)]
-    columns = TABLE.pick(*"space train test probe family auc stratified_auc pairs".split())
-    columns.insert(-1, Column("fall", "number", "how much lower it is", signed=True))
+    rows = rows.assign(
+        key=[kinds.key(kind, family) for kind, family in zip(rows["probe"], rows["family"], strict=True)]
+    )
+    rows = rows.assign(fall=rows["auc"] - rows["stratified_auc"])
+    fall = Column("fall", "number", "how much lower it is", signed=True)
+    key = Column("key", "text", "", heading="probe")
+    columns = [key, *TABLE.pick("auc", "stratified_auc"), fall]
+    means = rows[rows["train"] != rows["test"]].groupby("key", sort=False)[["auc", "stratified_auc", "fall"]].mean()
+    lost, most = (cells.number(float(value), 3) for value in (rows["fall"].mean(), rows["fall"].max()))
     return Section(
         "length",
         "Is it the length of the prompts?",
+        f"Compared among prompts of like length alone, the AUC falls by {lost} on average and by {most} at most.",
         "Pairs of an answerable and an unanswerable prompt are compared only within a third of B's prompts by length. "
         "What remains can reflect length only within a third of the lengths.",
-        summarise(rows),
-        tables=[look_up(rows.assign(fall=rows["auc"] - rows["stratified_auc"]), "Every probe", columns)],
+        TABLE.name,
+        tables=[
+            look_up(
+                means.reset_index(),
+                "Out of domain: means over cells",
+                columns,
+            ),
+        ],
+        aside=True,
     )
 
 

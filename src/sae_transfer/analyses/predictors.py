@@ -14,6 +14,7 @@ from sae_transfer.analyses.domains import ACCESS, KEYS, N_DOMAINS, same_data
 from sae_transfer.core.arrays import Floats
 from sae_transfer.results.schema import REASON, Column, Table, integers, numbers, texts
 from sae_transfer.results.sections import Picture, Section, Tables, look_up
+from sae_transfer.results.words import words
 
 if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study
@@ -202,12 +203,15 @@ def _without(table: pd.DataFrame, names: frozenset[str]) -> tuple[pd.DataFrame, 
 
 
 def _predicted(fitting: pd.DataFrame, whole: pd.DataFrame, columns: list[str]) -> Floats:
-    """What a ridge regression fitted on some rows predicts for all [rows]; NaN where those rows know no column."""
+    """What a ridge regression fitted on some rows predicts for all [rows]; NaN where those rows know no column.
+
+    It is fitted to the AUC on the other domains' training rows, so that no test row of any domain has a part in it.
+    """
     X = fitting[columns].to_numpy(dtype=np.float64)
     known = np.isfinite(X).any(axis=0)
     if not known.any():
         return np.full(len(whole), np.nan)
-    predict = ridge(X[:, known], fitting["auc"].to_numpy())
+    predict = ridge(X[:, known], fitting["training_auc"].to_numpy())
     return predict(whole[columns].to_numpy(dtype=np.float64)[:, known])
 
 
@@ -257,7 +261,7 @@ def summarise(table: pd.DataFrame) -> list[str]:
 def _ranked(table: pd.DataFrame) -> Iterator[str]:
     within = table[(table["scope"] == "within") & (table["candidates"] == "features")]
     known = within[within["spearman"].notna() & (within["predictor"] != COMBINED)]
-    for sees, words in SEES.items():
+    for sees, what in SEES.items():
         rows = known[known["target_access"] == sees]
         mean = _means(rows, "spearman").sort_values(ascending=False)
         groups = {
@@ -266,13 +270,17 @@ def _ranked(table: pd.DataFrame) -> Iterator[str]:
             "hardly predict it": mean[(mean < HARDLY) & (mean > -HARDLY)],
             "predict it the other way round": mean[mean <= -HARDLY],
         }
-        listed = {verb: ", ".join(f"{name} {value:.2f}" for name, value in one.items()) for verb, one in groups.items()}
+        listed = {
+            verb: ", ".join(f"{words('predictor', str(name))} {value:.2f}" for name, value in one.items())
+            for verb, one in groups.items()
+        }
         if len(rows):
             said = "; ".join(f"{names} {verb}" for verb, names in listed.items() if names)
-            yield f"Seeing {words} (mean Spearman over {_cases(rows)}): {said}."
+            yield f"Seeing {what} (mean Spearman over {_cases(rows)}): {said}."
     silent = within.loc[within["spearman"].isna(), "predictor"].unique()
     if len(silent):
-        yield f"Within (A, B) nothing can be said of {', '.join(silent)}: no pair has a value."
+        names = ", ".join(words("predictor", name) for name in silent)
+        yield f"Within (A, B) nothing can be said of these, since no pair has a value: {names}."
 
 
 def _means(rows: pd.DataFrame, column: str) -> "pd.Series[float]":
@@ -291,10 +299,10 @@ def _saes(rows: pd.DataFrame) -> str:
 def _combined(table: pd.DataFrame) -> Iterator[str]:
     held = table[(table["scope"] == "held_out") & (table["role"] == "target") & table["rmse"].notna()]
     for kind in KINDS:
-        rows, words = held[held["candidates"] == kind], kind.replace("_", " ")
+        rows, what = held[held["candidates"] == kind], kind.replace("_", " ")
         own = rows[rows["predictor"] == COMBINED]
         if own.empty:
-            yield f"For {words} no combined predictor could be judged: leaving a domain out leaves no pair."
+            yield f"For {what} no combined predictor could be judged: leaving a domain out leaves no pair."
             continue
         by_domain = own.groupby("held_out", sort=False)[["r2", "rmse"]].mean().itertuples()
         points = [f"{name} {f'{r2:.2f}' if r2 >= 0 else 'below 0'} ({rmse:.2f})" for name, r2, rmse in by_domain]
@@ -302,8 +310,8 @@ def _combined(table: pd.DataFrame) -> Iterator[str]:
         best = str(error.drop(COMBINED).idxmin())
         yield (
             "All label-free statistics combined, on a domain left out, explain these shares (R2) of the AUC of "
-            f"{words}, with this error: {', '.join(points)} (means over {_saes(own)}; {len(points)} domains, no "
-            f"interval). The best single one, {best}, errs by {error[best]:.2f} on average, "
+            f"{what}, with this error: {', '.join(points)} (means over {_saes(own)}; {len(points)} domains, no "
+            f"interval). The best single one, {words('predictor', best)}, errs by {error[best]:.2f} on average, "
             f"the combination by {error[COMBINED]:.2f}."
         )
 
@@ -319,8 +327,20 @@ def _bound(table: pd.DataFrame) -> Iterator[str]:
                 f"The bound, with B's labels: over all {kind.replace('_', ' ')} and pairs the Mahalanobis cosine to "
                 f"B's own probe has R2 {r2['mahalanobis_target']:.2f}, the correlation of scores with that probe "
                 f"{r2['agreement_target']:.2f} (published mark for residual probes {MARK}); without labels the best, "
-                f"{best}, has {r2[best]:.2f} ({_cases(rows)})."
+                f"{words('predictor', best)}, has {r2[best]:.2f} ({_cases(rows)})."
             )
+
+
+def claim(means: pd.DataFrame) -> str:
+    """The best predictors by what they see of B."""
+    told, known = [], means[means["spearman"].notna() & (means["predictor"] != COMBINED)]
+    for sees, said in (("rows", "Without labels of B"), ("no", "without any row of B")):
+        rows = known[known["target_access"] == sees]
+        if len(rows):
+            best = rows.nlargest(1, "spearman").iloc[0]
+            name = words("predictor", best["predictor"])
+            told.append(f"{said}, the best sign is \u201c{name}\u201d (rank correlation {best['spearman']:.2f})")
+    return f"{'; '.join(told)}." if told else "No predictor has a value."
 
 
 def section(tables: Tables) -> Section:
@@ -330,24 +350,29 @@ def section(tables: Tables) -> Section:
     across = rows.loc[rows["scope"] == "across", [*keys, "spearman", "r2"]]
     within = rows[rows["scope"] == "within"].drop(columns="r2").merge(across, on=keys, suffixes=("", "_across"))
     within = within.rename(columns={"spearman_min": "spearman_low", "spearman_max": "spearman_high"})
-    shown = [
-        *TABLE.pick("sae", "predictor", "target_access", "spearman"),
-        Column("spearman_across", "number", "", heading="Spearman across"),
-        Column("r2", "number", "", heading="R2 across"),
-        *TABLE.pick("n_pairs", "n_domains"),
-    ]
+    numbers = {"spearman": "mean", "spearman_low": "min", "spearman_high": "max", "r2": "mean", "n_pairs": "max"}
+    means = within.groupby(["predictor", "target_access"], sort=False).agg(numbers).reset_index()
+    top = means.sort_values("spearman", ascending=False, kind="stable").groupby("target_access", sort=False).head(3)
+    shown = [*TABLE.pick("predictor", "target_access", "spearman"), Column("r2", "number", "", heading="R2 across")]
     return Section(
         "predict",
         "What predicts which features generalise?",
-        "Each predictor is computed for A's 100 best features and 200 random ones of like density, before any test "
-        "label is seen, and compared with the AUC that the feature then has on B. Candidates of one pair are no "
+        claim(means),
+        "Each predictor is computed for A's 100 best features and 200 random ones of like density, from training rows "
+        "alone, and compared with the AUC that the feature then has on B's test rows. Candidates of one pair are no "
         "independent witnesses: what counts is how many domains a claim rests on.",
+        TABLE.name,
         summarise(tables["predictors"]),
         [
             Picture("predictors", "Rank correlation of each predictor with the AUC on B, mean and range over pairs."),
             Picture("held_out", "R2 of the predictions on each domain that they were not fitted on."),
         ],
-        [look_up(within, "Every predictor, for single features", shown)],
+        [
+            look_up(top, "The three best predictors by what they see of B; range over pairs and SAEs", shown),
+            look_up(
+                within, "Every predictor by SAE", [*TABLE.pick("sae"), *shown, *TABLE.pick("n_pairs", "n_domains")]
+            ),
+        ],
     )
 
 

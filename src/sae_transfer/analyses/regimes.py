@@ -223,9 +223,12 @@ def section(tables: Tables) -> Section:
     return Section(
         "regimes",
         "With few, unbalanced or mislabelled training rows",
+        "Probes on altered draws of A's training rows; the table has every regime.",
         "Probes trained on altered draws of A's rows; each number is the mean over draws with its interval. SAE probes "
         "stand beside the residual probe on the same draws, under both rules that rank features.",
+        TABLE.name,
         tables=[look_up(tables["regimes"], "Every regime", TABLE.pick(*shown))],
+        aside=True,
     )
 
 

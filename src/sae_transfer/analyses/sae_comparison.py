@@ -12,6 +12,7 @@ from sae_transfer.analyses.analysis import Analysis
 from sae_transfer.core.space import Space
 from sae_transfer.probing.evaluations import BootstrappedAUC, bootstrapped_auc, mean_auc
 from sae_transfer.probing.kinds import selected
+from sae_transfer.results import cells
 from sae_transfer.results.schema import REASON, Column, Table, estimate, integers, texts
 from sae_transfer.results.sections import Section, Tables, look_up
 from sae_transfer.results.transfer_table import TRANSFER
@@ -92,44 +93,33 @@ def comparison_rows(areas: Mapping[str, Areas], first: str, n_groups: Mapping[st
         yield row | {"n_groups": int(groups)} | estimates({"auc": own.interval(groups), "delta": delta})
 
 
-def summarise(saes: pd.DataFrame) -> list[str]:
-    """Transfer beside width, objective, L0 and explained variance: one sentence a layer and kind of probe."""
-    mean = saes[(saes["test"] == EVERY) & (saes["domain"] == "ood")].dropna(subset=["auc"])
-    told = []
-    for (layer, probe), rows in mean.groupby(["layer", "probe"], sort=False):
-        parts = []
-        for row in rows.sort_values("width", kind="stable").to_dict("records"):
-            part = (
-                f"{row['sae']} ({row['width']} wide, {row['objective']}, L0 {row['l0']:.0f}, explained variance "
-                f"{row['explained_variance']:.2f}) {row['auc']:.3f} ({row['auc_low']:.3f} to {row['auc_high']:.3f})"
-            )
-            if not np.isnan(row["delta"]):
-                low, high = row["delta_low"], row["delta_high"]
-                part += f", {row['delta']:+.3f} ({low:+.3f} to {high:+.3f}) from {row['reference']}"
-            parts.append(part)
-        told.append(f"Layer {layer}, {probe}, mean AUC out of domain: {'; '.join(parts)}.")
-    return told or ["Transfer of SAEs needs two datasets."]
+def claim(mean: pd.DataFrame) -> str:
+    """How each SAE's best feature transfers against that of the narrowest SAE on its layer."""
+    rows = mean[(mean["probe"] == "sparse_1") & mean["delta"].notna()].to_dict("records")
+    told = [
+        f"{row['sae']} differs from {row['reference']} by {value.text} ({value.interval})"
+        for row in rows
+        if (value := cells.value(row, "delta"))
+    ]
+    return f"AUC of the best feature out of domain: {'; '.join(told)}." if told else "No layer has two SAEs to compare."
 
 
 def section(tables: Tables) -> Section:
     """What the report says of SAEs, and of features that split."""
-    saes, told = tables["saes"], summarise(tables["saes"])
-    shown = "sae layer width objective l0 explained_variance probe domain auc delta".split()
-    caption = "Transfer beside width, objective, L0 and explained variance (means over B)"
-    listed = [look_up(saes[saes["test"] == EVERY], caption, TABLE.pick(*shown))]
+    saes, told = tables["saes"], []
+    mean = saes[(saes["test"] == EVERY) & (saes["domain"] == "ood")]
+    shown = "sae layer width objective l0 explained_variance probe auc delta".split()
+    listed = [look_up(mean, "Out of domain: means over B", TABLE.pick(*shown))]
     if "splitting" in tables:
-        splitting = tables["splitting"]
-        told += feature_splitting.summarise(splitting)
-        shown = "sae other train test parent_id child_ids fate parent_auc auc delta".split()
-        one_child = splitting[(splitting["children"] == 1) & ~splitting["in_domain"]]
-        caption = "The best child of each best feature, out of domain"
-        listed.append(look_up(one_child, caption, feature_splitting.TABLE.pick(*shown)))
+        told = feature_splitting.summarise(tables["splitting"])
     return Section(
         "saes",
         "Does the kind of SAE matter?",
-        "SAEs on the same layer, and what becomes of the best feature of one in the other. Children are found on A's "
-        "training rows; a feature is kept where one child recovers it, split where more are needed, lost where five "
-        "are not enough.",
+        claim(mean),
+        "Differences are paired over the test rows. Children of a feature are found on A's training rows in the other "
+        "SAE of the layer, by how well they rebuild the feature's activation within either class. A feature is kept "
+        "where one child rebuilds it, split where more are needed, lost where five are not enough.",
+        TABLE.name,
         told,
         tables=listed,
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sae_transfer.pipeline.study import Study
 
 OTHER = "other_rule"
+WORDS = {"log_loss": "log loss", "auc": "AUC"}
 TABLE = Table(
     "selection",
     "one row a (space, A, probe, rule): what a rule of selection chooses on A's training rows, and what it is worth",
@@ -101,30 +102,6 @@ def _threshold(probe: Probe, scores: Floats, test: Evaluation) -> tuple[float, f
     return thresholds.accuracy(p, test.labels), thresholds.threshold_metrics(p, test.labels)["brier"]
 
 
-def summarise(selection: pd.DataFrame) -> list[str]:
-    """How many choices were tied, and the result under both rules: one sentence a kind of probe."""
-    told = []
-    for probe, rows in selection.groupby("probe", sort=False):
-        own, other = (rows[rows["chosen"] == chosen] for chosen in (True, False))
-        clear = int(((other["ood_delta_low"] > 0) | (other["ood_delta_high"] < 0)).sum())
-        told.append(
-            f"{kinds.label(str(probe))}: in {int((own['n_tied'] > 1).sum())} of {len(own)} cases other settings lie "
-            f"within one standard error of the chosen one. {_result(own)}; {_result(other)}. The rule changes the AUC "
-            f"out of domain clearly in {clear} of {len(own)} cases."
-        )
-    return told
-
-
-def _result(rows: pd.DataFrame) -> str:
-    rule = {"log_loss": "By log loss", "auc": "by AUC"}[rows["rule"].iloc[0]]
-    means = rows[["in_domain_auc", "ood_auc", "in_domain_brier"]].mean()
-    tied = int((rows["n_tied"] == rows["n_settings"]).sum())
-    return (
-        f"{rule} its mean AUC is {means['in_domain_auc']:.3f} in domain and {means['ood_auc']:.3f} out of domain, its "
-        f"Brier score {means['in_domain_brier']:.3f} (all settings tied in {tied})"
-    )
-
-
 def section(tables: Tables) -> Section:
     """What the report says of the rule of selection."""
     rows = tables["selection"]
@@ -132,11 +109,35 @@ def section(tables: Tables) -> Section:
     return Section(
         "selection",
         "Does the rule that chooses C and N decide?",
+        " ".join(_claim(str(probe), of) for probe, of in rows.groupby("probe", sort=False)),
         "C and N are chosen on A's training rows, out of fold. On easy data many settings have the same AUC, and the "
         "smallest of them is an accident. Log loss tells them apart.",
-        summarise(rows),
+        TABLE.name,
+        [_ties(str(probe), of) for probe, of in rows.groupby("probe", sort=False)],
         tables=[look_up(rows, "Both rules, by space and training set", TABLE.pick(*shown.split()))],
+        aside=True,
     )
+
+
+def _claim(probe: str, rows: pd.DataFrame) -> str:
+    """The mean AUC out of domain under both rules."""
+    own, other = (rows[rows["chosen"] == chosen] for chosen in (True, False))
+    clear = int(((other["ood_delta_low"] > 0) | (other["ood_delta_high"] < 0)).sum())
+    means = " and ".join(f"{of['ood_auc'].mean():.3f} by {WORDS[of['rule'].iloc[0]]}" for of in (own, other))
+    return (
+        f"The {kinds.label(probe)} has a mean AUC out of domain of {means}; the rule changes it clearly in {clear} of "
+        f"{len(own)} cases."
+    )
+
+
+def _ties(probe: str, rows: pd.DataFrame) -> str:
+    """In how many cases the choice was tied, by rule."""
+    told = [
+        f"by {WORDS[str(rule)]} in {int((of['n_tied'] > 1).sum())} of {len(of)} cases "
+        f"(in {int((of['n_tied'] == of['n_settings']).sum())} all settings are)"
+        for rule, of in rows.groupby("rule", sort=False)
+    ]
+    return f"{kinds.label(probe)}: other settings lie within one standard error of the best {', '.join(told)}."
 
 
 ANALYSIS = Analysis(TABLE, compute, by_space, params=("transfer",), section=section)

@@ -338,15 +338,22 @@ def _combination_sentence(reading: str, many: pd.DataFrame) -> str:
 def section(tables: Tables) -> Section:
     """What the report says of directions."""
     rows = _chosen(tables["similarity"])
-    columns = TABLE.pick(*"sae train direction n_features reading similarity null_percentile".split())
-    columns.insert(-1, Column("null", "number", "the median of chance", heading="by chance, absolute"))
+    chance = Column("null_median", "number", "the median of chance", heading="random features, absolute")
+    means = rows.groupby(["direction", "reading"], sort=False)[["similarity", "null_median", "gain_over_top"]].mean()
+    top = means.loc[means.index.get_level_values("direction") == "sparse_1"].dropna(subset=["similarity"])
+    told = [f"{row['similarity']:.2f} by its {row['reading']}" for row in top.reset_index().to_dict("records")]
     return Section(
         "similarity",
         "How near do features lie to the linear probe?",
+        f"The cosine of the best feature with the residual stream probe is {' and '.join(told)}; for a random feature "
+        f"it is {top['null_median'].mean():.2f}."
+        if told
+        else "No SAE probe can be compared with a residual stream probe.",
         "Directions in the coordinates of the residual stream. The decoder's direction is what a feature writes, the "
         "encoder's the linear part of what it reads; an N-sparse probe is read as the sum of either, with its weights. "
         "Two probes may point apart and still score alike where activations vary in few directions: the Mahalanobis "
         "cosine is the correlation of their scores.",
+        TABLE.name,
         summarise(tables["similarity"]),
         [
             Picture("similarity_by_n", "Cosine with the residual probe by the number of features, one panel an SAE."),
@@ -354,10 +361,14 @@ def section(tables: Tables) -> Section:
         ],
         [
             look_up(
-                rows.assign(null=rows["null_median"]),
-                "Cosine of each chosen probe with the residual probe of the same training set",
-                columns,
-            )
+                means.reset_index(),
+                "Means over SAEs and training sets",
+                [
+                    *TABLE.pick("direction", "reading", "similarity"),
+                    chance,
+                    Column("gain_over_top", "number", "", heading="more than the best feature", signed=True),
+                ],
+            ),
         ],
     )
 

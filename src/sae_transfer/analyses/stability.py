@@ -253,34 +253,21 @@ def _explained(reason: str, sd: float, why: str) -> str:
     return "; ".join(filter(None, parts))
 
 
-def summarise(rows: pd.DataFrame) -> Iterator[str]:
-    """A sentence a kind of probe, of the rows of results/bootstrap.csv that A's rows chose."""
-    over_groups = rows[rows["selected"] & (rows["resampling"] == "bootstrap")].dropna(subset=["auc_sd"])
-    for probe, part in over_groups.groupby("probe", sort=False):
-        home, away = part[part["in_domain"]], part[~part["in_domain"]]
-        name, mean = kinds.label(str(probe)), home["auc_sd"].mean()
-        told = f"{name}: the AUC's standard deviation over training samples is {mean:.3f} in domain"
-        if len(away):
-            widest = away.nlargest(1, "auc_sd").iloc[0]
-            told += (
-                f" and {away['auc_sd'].mean():.3f} out of domain; the widest cell ({widest['space']}, "
-                f"{widest['train']} to {widest['test']}) reaches from {widest['auc_low']:.2f} to "
-                f"{widest['auc_high']:.2f}"
-            )
-        yield f"{told[0].upper()}{told[1:]}."
-
-
 def section(tables: Tables) -> Section:
     """The section of the report."""
     rows = tables["bootstrap"]
     chosen = cells.full_size(rows[rows["selected"]])
     chosen = chosen.assign(domain=chosen["in_domain"].map({True: "in domain", False: "out of domain"}))
-    parts = chosen.groupby(["space", "probe", "domain", "resampling"], sort=False)
-    summary = parts.agg(
-        mean=("auc_sd", "mean"), most=("auc_sd", "max"), lowest=("auc_low", "min"), highest=("auc_high", "max")
-    ).reset_index()
-    summary["probe"] = summary["probe"].map(kinds.label)
-    listed = [look_up(summary, "Standard deviation of the AUC over training samples", SUMMARY)]
+    numbers = {"mean": ("auc_sd", "mean"), "most": ("auc_sd", "max")}
+    numbers |= {"lowest": ("auc_low", "min"), "highest": ("auc_high", "max")}
+    means, by_space = (
+        chosen.groupby(keys, sort=False).agg(**numbers).reset_index()
+        for keys in (["probe", "domain", "resampling"], ["space", "probe", "domain", "resampling"])
+    )
+    listed = [
+        look_up(means[means["resampling"] == "bootstrap"], "Means over spaces and cells", SUMMARY[1:]),
+        look_up(by_space, "Standard deviation of the AUC over training samples", SUMMARY),
+    ]
     if "bootstrap_features" in tables:
         best = tables["bootstrap_features"].sort_values(["space", "train", "rank"], kind="stable")
         largest = best.groupby(["space", "train"])["n_train"].transform("max")
@@ -291,11 +278,23 @@ def section(tables: Tables) -> Section:
         listed.append(look_up(best, caption, BOOTSTRAP_FEATURES.pick(*STABLE)))
     return Section(
         "sure",
-        "How sure are we?",
-        "The intervals above hold the training set fixed. Here it varies: its groups are resampled with replacement "
-        "(bootstrap), or half of them are taken without (half_sample), features are ranked anew and probes are fitted "
+        "Would another training sample change it?",
+        claim(means),
+        "The other intervals hold the training set fixed. Here it varies: its groups are resampled with replacement "
+        "(bootstrap), or half of them are taken without (half sample), features are ranked anew and probes are fitted "
         "again. Where the spread is wide, a single training set's number says little.",
-        [*summarise(rows)],
+        BOOTSTRAP.name,
+        (),
         [Picture("training_spread", "AUC of each probe against its spread over training samples, one panel an SAE.")],
         listed,
+        aside=True,
     )
+
+
+def claim(means: pd.DataFrame) -> str:
+    """How much the AUC out of domain varies over bootstraps of A's groups, by kind of probe."""
+    away = means[(means["domain"] == "out of domain") & (means["resampling"] == "bootstrap")].dropna(subset=["mean"])
+    moved = [f"{row['mean']:.3f} for the {kinds.label(row['probe'])}" for row in away.to_dict("records")]
+    if not moved:
+        return "How the AUC out of domain varies over training samples is not known."
+    return f"Over training samples, the AUC out of domain has a standard deviation of {', '.join(moved)}."

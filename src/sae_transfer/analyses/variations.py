@@ -17,12 +17,14 @@ from sae_transfer.analyses.analysis import Analysis, by_space
 from sae_transfer.core.arrays import Floats
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.space import Space
+from sae_transfer.probing import kinds
 from sae_transfer.probing.evaluations import Evaluation
 from sae_transfer.probing.kinds import selected
 from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.residual_probes import residual
 from sae_transfer.probing.rows import Rows
 from sae_transfer.probing.sae_probes import sparse_probes
+from sae_transfer.results import cells
 from sae_transfer.results.schema import REASON, Column, Table, estimate, texts
 from sae_transfer.results.sections import Section, Tables, look_up
 from sae_transfer.results.transfer_table import TRANSFER
@@ -137,7 +139,7 @@ def _measured(probe: Probe, rows: Rows, test: Evaluation) -> Measured:
 
 
 def _numbers(measured: Measured, baseline: Measured | None, test: Evaluation) -> dict[str, Any]:
-    groups = {"auc": test.effective_groups, "accuracy": test.n_groups}
+    groups = {"auc": test.effective_groups, "accuracy": test.equal_groups}
     found = {name: intervals.interval(value, spread, groups[name]) for name, (value, spread) in measured.items()}
     for name, (value, spread) in measured.items():
         found[f"delta_{name}"] = Estimate(reason="what the others are compared with")
@@ -166,35 +168,52 @@ def _features(probes: Sequence[Probe], kind: str, n: int) -> set[int]:
     return {int(feature) for ids in of_kind if ids is not None for feature in ids}
 
 
-def summarise(variations: pd.DataFrame) -> list[str]:
-    """How much each kind of probe moves, trained under the dataset's own template: one sentence a dataset and kind."""
-    told = []
-    for (dataset, probe), rows in variations.groupby(["dataset", "probe"], sort=False):
-        own = rows["train_variation"].iloc[0]
-        moved = rows[(rows["train_variation"] == own) & (rows["test_variation"] != own)].dropna(subset=["delta_auc"])
-        if moved.empty:
-            continue
-        worst = moved.loc[moved["delta_accuracy"].idxmin()]
-        clear = int((moved["delta_accuracy_high"] < 0).sum())
-        told.append(
-            f"{dataset}, {probe}: under another template AUC moves by {moved['delta_auc'].mean():+.3f} and accuracy "
-            f"by {moved['delta_accuracy'].mean():+.3f} on average over {len(moved)} pairs of space and template; the "
-            f"interval of accuracy's change lies below 0 in {clear}; the worst is {worst['test_variation']} "
-            f"({worst['delta_accuracy']:+.3f} in {worst['space']})."
+def moved(variations: pd.DataFrame) -> pd.DataFrame:
+    """By dataset and kind of probe trained under the dataset's own template: how it moves under the others."""
+    own = variations["train_variation"] == variations.groupby("dataset")["train_variation"].transform("first")
+    other = own & (variations["test_variation"] != variations["train_variation"])
+    rows = variations[other].dropna(subset=["delta_auc"])
+    return (
+        rows.assign(lower=rows["delta_auc_high"] < 0)
+        .groupby(["dataset", "probe"], sort=False)
+        .agg(
+            delta_auc=("delta_auc", "mean"),
+            worst=("delta_auc", "min"),
+            delta_accuracy=("delta_accuracy", "mean"),
+            lower=("lower", "sum"),
+            n=("delta_auc", "size"),
         )
-    return told
+        .reset_index()
+    )
 
 
 def section(tables: Tables) -> Section:
     """What the report says of prompt templates."""
-    rows = tables["variations"]
-    shown = "space dataset train_variation test_variation probe auc delta_auc accuracy delta_accuracy jaccard".split()
+    means = moved(tables["variations"])
+    told = [
+        f"{cells.number(row['delta_auc'], signed=True)} ({row['dataset']}, {kinds.label(row['probe'])})"
+        for row in means.to_dict("records")
+    ]
+    columns = (
+        *TABLE.pick("dataset", "probe"),
+        Column("delta_auc", "number", "", heading="change of AUC", signed=True),
+        Column("worst", "number", "", heading="worst", signed=True),
+        Column("delta_accuracy", "number", "", heading="change of accuracy", signed=True),
+        Column("lower", "integer", "", heading="AUC surely lower in"),
+        Column("n", "integer", "", heading="of (space, template)"),
+    )
     return Section(
         "variations",
         "Does the wording of the prompt matter?",
+        f"Under another template the AUC in domain moves by {', '.join(told)} on average."
+        if told
+        else "No probe was tested under another template.",
         "The same rows under other templates: trained under one of them or under all (pooled), tested under each.",
-        summarise(rows),
-        tables=[look_up(rows, "Every pair of templates", TABLE.pick(*shown))],
+        TABLE.name,
+        tables=[
+            look_up(means, "Trained under the dataset's own template, tested under the others: means", columns),
+        ],
+        aside=True,
     )
 
 

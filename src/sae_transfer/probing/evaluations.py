@@ -39,7 +39,13 @@ class Evaluation:
         return len(np.unique(self.groups))
 
     @cached_property
+    def equal_groups(self) -> float:
+        """How many groups of equal size would tell as much: what a share of rows rests on."""
+        return intervals.equal_groups(self.groups)
+
+    @cached_property
     def effective_groups(self) -> float:
+        """What an AUC rests on."""
         return intervals.effective_groups(self.labels, self.groups)
 
 

@@ -14,6 +14,7 @@ from sae_transfer.probing.probe import Probe
 from sae_transfer.stats import intervals, p_values, roc, thresholds
 from sae_transfer.stats.intervals import Estimate, estimates, reasons
 
+FALSE_ALARMS = (1, 5)  # percent
 NO_LAYER = "a space without a layer"
 MEANS = ("auc", "accuracy", "delta_residual")  # what a mean over repeats has an interval for
 
@@ -71,7 +72,7 @@ def cell(probe: Probe, scores: Floats, test: Evaluation, residual: BootstrappedA
     own, p = bootstrapped_auc(scores, test), probe.probability(scores)
     area = own.interval(test.effective_groups)
     resampled = thresholds.weighted_accuracy(p, test.labels, test.weights)
-    share = intervals.interval(thresholds.accuracy(p, test.labels), resampled, test.n_groups)
+    share = intervals.interval(thresholds.accuracy(p, test.labels), resampled, test.equal_groups)
     if residual is None:
         delta = Estimate(reason=NO_LAYER)
     elif probe.kind == "residual":
@@ -86,6 +87,7 @@ def cell(probe: Probe, scores: Floats, test: Evaluation, residual: BootstrappedA
         "cv_auc": "no fold trained this probe" if np.isnan(probe.cv_auc) else "",
         "delta_residual": delta.reason,
         "layer": "" if residual else NO_LAYER,
+        **_few_for_alarms(test),
     }
     return {
         **_points(probe, scores, test, residual),
@@ -98,15 +100,22 @@ def cell(probe: Probe, scores: Floats, test: Evaluation, residual: BootstrappedA
     }
 
 
+def _few_for_alarms(test: Evaluation) -> dict[str, str]:
+    return {f"tpr_at_fpr_{percent}": roc.too_few_answerable(test.labels, percent / 100) for percent in FALSE_ALARMS}
+
+
 def _points(probe: Probe, scores: Floats, test: Evaluation, residual: BootstrappedAUC | None) -> dict[str, Any]:
     """The numbers of a row that need no resampling."""
     p, area = probe.probability(scores), roc.auc(scores, test.labels)
+    few = _few_for_alarms(test)
     return {
         "auc": area,
         "accuracy": thresholds.accuracy(p, test.labels),
         **thresholds.threshold_metrics(p, test.labels),
-        "tpr_at_fpr_1": roc.detection_rate(scores, test.labels, 0.01),
-        "tpr_at_fpr_5": roc.detection_rate(scores, test.labels, 0.05),
+        **{
+            name: np.nan if few[name] else roc.detection_rate(scores, test.labels, percent / 100)
+            for name, percent in zip(few, FALSE_ALARMS, strict=True)
+        },
         "cv_auc": probe.cv_auc,
         "delta_residual": area - residual.auc if residual else np.nan,
     }
@@ -133,7 +142,7 @@ def repeated_cell(
         **estimates(means),
         "auc_train_sd": float(np.std([one["auc"] for one in singles], ddof=1)),
         "delta_residual_p": p_values.student_p(means["delta_residual"]),
-        "reason": reasons({"cv_auc": why}),
+        "reason": reasons({"cv_auc": why} | _few_for_alarms(test)),
     }
 
 

@@ -1,6 +1,7 @@
 """Train x test heatmaps as what a template needs to write them as tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -9,41 +10,59 @@ from sae_transfer.probing import kinds
 from sae_transfer.report.figures.heatmaps import colours
 from sae_transfer.results import cells
 from sae_transfer.results.cells import Grid, Value
+from sae_transfer.results.headline import ALL, over_saes
 
-WITHOUT_LAYER = ("text", "verbal")  # spaces beside those of the layers and SAEs
-
-
-def heatmaps(table: pd.DataFrame, column: str) -> Iterator[dict[str, Any]]:
-    """Titled rows of heatmaps: for each SAE its probes beside its layer's residual probe, then the other baselines."""
-    shown_pairs = [(space, key) for space, key in cells.pairs(table) if not cells.is_control(key)]
-    layers = table[table["sae"] == ""].drop_duplicates("layer").set_index("layer")["space"]
-    against = [] if column != "auc" else ["residual"]
-    for sae, layer in table[table["sae"] != ""].drop_duplicates("sae")[["sae", "layer"]].itertuples(index=False):
-        shown = [(layers[layer], key) for key in against] + [kind for kind in shown_pairs if kind[0] == sae]
-        title, spaces = f"{sae}, layer {layer}", (layers[layer], sae)
-        yield {"title": title, "spaces": spaces, "grids": [_heatmap(table, *kind, column) for kind in shown]}
-    shown_already = {"residual"} if (table["sae"] != "").any() or column != "auc" else set()
-    others = [kind for kind in shown_pairs if kind[0] in set(layers) and kind[1] not in shown_already]
-    if others:
-        grids = [_heatmap(table, *kind, column) for kind in others]
-        yield {"title": "Residual stream baselines", "spaces": (), "grids": grids}
+MEASURES = {"auc": "AUC", "delta_residual": "AUC minus residual stream probe"}
 
 
-def beside(numbers: dict[str, dict[str, Any]], spaces: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    """(key, its numbers) of the baselines that stand beside the heatmaps of an SAE and its layer."""
-    if not spaces:
-        return []
-    placed = [item for space in (*spaces, *WITHOUT_LAYER) for item in numbers.get(space, {}).items()]
-    return [(key, n) for key, n in placed if key.startswith((*kinds.kinds(role="baseline"), "mean_difference"))]
+@dataclass(frozen=True)
+class Card:
+    """One heatmap: what it is of, and its cells. `saes` are the choices of an SAE that lead to it."""
+
+    saes: tuple[str, ...]
+    column: str
+    grid: Grid
+    squares: list[list[dict[str, Any]]]
 
 
-def _heatmap(table: pd.DataFrame, space: str, key: str, column: str) -> dict[str, Any]:
-    grid = cells.grid(table, space, key, column)
-    squares = [
-        [square(value, column, _hint(grid, i, j, column)) for j, value in enumerate(row)]
-        for i, row in enumerate(grid.values)
+def cards(transfer: pd.DataFrame) -> list[Card]:
+    """Every probe's heatmap, AUC and difference: the mean over SAEs first where there are several."""
+    rows = cells.headline(transfer)
+    rows = rows[(rows["probe"].map(kinds.role) == "probe") & rows["layer"].notna()]
+    saes = rows.loc[rows["sae"] != "", ["sae", "layer"]].drop_duplicates()
+    if len(saes) > 1:
+        rows = pd.concat([mean_over_saes(rows), rows], ignore_index=True)
+    return [
+        _card(rows, space, key, column, _choices(saes, space, layer))
+        for space, key, layer in rows[["space", "key", "layer"]].drop_duplicates().itertuples(index=False)
+        for column in MEASURES
+        if column == "auc" or key != "residual"
     ]
-    return {"grid": grid, "squares": squares, "file": f"{'heatmap' if column == 'auc' else 'difference'}_{space}_{key}"}
+
+
+def mean_over_saes(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a (A, B, key): means over the SAEs. All are tested on the same rows, so their bounds are averaged too."""
+    numbers = [f"{column}{end}" for column in MEASURES for end in ("", "_low", "_high")]
+    parts = over_saes(rows).groupby(["key", "train", "test"], sort=False)
+    found = parts.first().assign(**{name: parts[name].mean() for name in numbers}).reset_index()
+    found["layer"] = pd.NA
+    return found.assign(space=ALL, sae=ALL, feature_ids="")
+
+
+def _choices(saes: pd.DataFrame, space: str, layer: Any) -> tuple[str, ...]:
+    """The SAEs beside which a heatmap stands; a layer without one stands for itself."""
+    if space == ALL or space in set(saes["sae"]):
+        return (space,)
+    return tuple(saes.loc[saes["layer"] == layer, "sae"]) or (space,)
+
+
+def _card(rows: pd.DataFrame, space: str, key: str, column: str, saes: tuple[str, ...]) -> Card:
+    grid = cells.grid_of(rows, space, key, column)
+    squares = [
+        [square(value, column, _hint(grid, i, j, column)) for j, value in enumerate(line)]
+        for i, line in enumerate(grid.values)
+    ]
+    return Card(saes, column, grid, squares)
 
 
 def square(value: Value, column: str, hint: str) -> dict[str, Any]:
@@ -51,11 +70,18 @@ def square(value: Value, column: str, hint: str) -> dict[str, Any]:
     return {"value": value, "background": background, "ink": ink, "hint": hint}
 
 
+def scale(column: str) -> Iterator[tuple[str, str, str]]:
+    """(background, ink, number) of the steps of a colour scale."""
+    low, step = (0.0, 0.1) if column == "auc" else (-1.0, 0.2)
+    for i in range(11):
+        yield (*colours(low + step * i, column), cells.number(low + step * i, 1, signed=column != "auc"))
+
+
 def _hint(grid: Grid, i: int, j: int, column: str) -> str:
     """What pointing at a cell shows: the exact numbers, or why there are none."""
     value, a, b = grid.values[i][j], grid.trains[i], grid.tests[j]
-    what = "AUC" if column == "auc" else "AUC minus residual stream probe"
-    return f"{exact(value, what)}; trained on {a.name} (n = {a.n}), tested on {b.name} (n = {grid.sizes[i][j]})"
+    where = f"trained on {a.name} (n = {a.n}), tested on {b.name} (n = {grid.sizes[i][j]})"
+    return f"{exact(value, MEASURES[column])}; {where}"
 
 
 def exact(value: Value, what: str) -> str:

@@ -1,4 +1,4 @@
-"""What a study found, on one page that needs no network. Pure functions."""
+"""What a study found, on one page that needs no network. Pure functions of the tables of results/."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -8,62 +8,34 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sae_transfer.artifacts.features import Health
 from sae_transfer.probing import kinds
-from sae_transfer.report.best_features import Behaviour, listed
-from sae_transfer.report.figures import drawings
-from sae_transfer.report.figures.heatmaps import colours
-from sae_transfer.report.heatmap_tables import beside, heatmaps
+from sae_transfer.report import heatmap_tables, transfer_sections
+from sae_transfer.report.best_features import Link, listed
 from sae_transfer.results import cells
-from sae_transfer.results.headline import ALL, headline
-from sae_transfer.results.sections import Section
+from sae_transfer.results.headline import ALL
+from sae_transfer.results.sections import Section, Tables
 from sae_transfer.results.verdict import Verdict
-
-PAPER = (  # (in the paper, here, section)
-    ("AUC of the best SAE features, in domain and out of domain", "1-sparse heatmaps", "transfer"),
-    ("residual stream probes, in domain and out of domain", "residual stream heatmaps", "transfer"),
-    ("SAE features against residual stream probes", "paired differences", "difference"),
-    ("N-sparse probes: AUC by the number of features", "How many features", "n"),
-    ("which features are selected", "Which features", "features"),
-    ("the variance of residual stream probes over training samples", "How sure are we", "sure"),
-    ("good features exist, and the standard selection misses them", "Was there a better feature", "gap"),
-    ("prompt variations", "Does the wording of the prompt matter", "variations"),
-    (
-        "similarity of features, their combinations and probes",
-        "How near do features lie to the linear probe",
-        "similarity",
-    ),
-    ("asked for next: ways to predict which features generalise", "What predicts", "predict"),
-)
 
 
 @dataclass(frozen=True)
 class About:
-    """What was run.
-
-    `settings` and `hashes` are told as they are; `sources` by dataset; `health` by SAE, then by dataset; `behaviour` of
-    its best features by SAE.
-    """
+    """What was run: `settings` and `hashes` are told as they are; `sources` by dataset; `link` leads to features."""
 
     model: str
     settings: Mapping[str, str]
     sources: Mapping[str, str]
-    health: Mapping[str, Mapping[str, Health]]
     hashes: Mapping[str, str] = field(default_factory=dict)
-    behaviour: Mapping[str, Behaviour] = field(default_factory=dict)
-    demo: bool = False
+    link: Link = lambda _sae, _feature: ""
 
 
-def page(
-    table: pd.DataFrame, svgs: Mapping[str, str], about: About, verdict: Verdict, sections: Sequence[Section] = ()
-) -> str:
+def page(tables: Tables, svgs: Mapping[str, str], about: About, verdict: Verdict, sections: Sequence[Section]) -> str:
     """The report as one HTML page.
 
     Args:
-        table: the transfer table of every space.
-        svgs: SVG text by the names that `drawings.of_transfer` and `drawings.of_analyses` give, without the heatmaps,
-            which the page has as tables.
+        tables: those of results/ that have rows.
+        svgs: SVG text by the names that `drawings` gives, without the heatmaps, which the page has as tables.
         about: what was run.
+        verdict: its first screen.
         sections: what the analyses tell.
     """
     environment = Environment(
@@ -73,45 +45,59 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "probe": kinds.label}
+    environment.filters |= {"number": cells.number, "probe": kinds.label, "share": _share}
     images = {
         name: "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode() for name, svg in svgs.items()
     }
-    numbers = {
-        str(space): {row["key"]: row for row in part.to_dict("records")}
-        for space, part in headline(table).groupby("space", sort=False)
-        if space != ALL
-    }
-    shown = cells.without_baselines(table)
+    transfer = tables["transfer"]
+    own = (transfer_sections.against_residual(tables, verdict), transfer_sections.how_many(tables))
+    sections = [*(section for section in own if section), *sections]
+    cards = heatmap_tables.cards(transfer)
     return environment.get_template("report.html").render(
         about=about,
-        contents=_contents(sections),
-        analyses=sections,
-        paper=PAPER,
-        there={id for id, _ in _contents(sections)},
-        findings=verdict.lines,
-        datasets=_datasets(table),
-        names=cells.datasets(table),
-        heats=[row | {"beside": beside(numbers, row["spaces"])} for row in heatmaps(shown, "auc")],
-        differences=list(heatmaps(shown, "delta_residual")),
-        features=[listed(table, sae, about.behaviour.get(sae, Behaviour())) for sae in table["sae"].unique() if sae],
-        numbers={s: {k: v for k, v in of_space.items() if not cells.is_control(k)} for s, of_space in numbers.items()},
-        controls={s: {k: v for k, v in of_space.items() if cells.is_control(k)} for s, of_space in numbers.items()},
+        verdict=verdict,
+        cards=cards,
+        first=next((card for card in cards if card.grid.key == "sparse_1"), cards[0]),
+        choices=_choices(cards),
+        scales={column: list(heatmap_tables.scale(column)) for column in heatmap_tables.MEASURES},
+        measures=heatmap_tables.MEASURES,
+        features=[listed(transfer, _examples(tables), sae, about.link) for sae in transfer["sae"].unique() if sae],
+        main=[section for section in sections if not section.aside],
+        aside=[section for section in sections if section.aside],
+        datasets=_datasets(transfer),
+        health=_health(tables),
+        names=cells.datasets(transfer),
+        control=transfer_sections.control(tables["headline"]),
         images=images,
-        varied=drawings.varied(table),
-        scale=[(*colours(step / 10, "auc"), f"{step / 10:.1f}") for step in range(11)],
     )
 
 
-def _contents(sections: Sequence[Section]) -> list[tuple[str, str]]:
-    first = [("run", "What was run"), ("transfer", "Transfer"), ("difference", "Against the residual probe")]
-    first += [("ood", "In domain and out"), ("n", "How many features"), ("features", "Which features")]
-    last = [("doubt", "What to doubt"), ("paper", "The paper's figures"), ("read", "How to read it")]
-    return first + [(section.id, section.title) for section in sections] + last
+def _examples(tables: Tables) -> pd.DataFrame:
+    return tables.get("examples", pd.DataFrame(columns=["sae", "train", "rank", "what"]))
 
 
-def _number(value: float | None, digits: int = 2) -> str:
-    return cells.number(float("nan") if value is None else value, digits)
+def _choices(cards: Sequence[heatmap_tables.Card]) -> dict[str, list[tuple[str, str]]]:
+    """(value, text) of what the page's lists choose from."""
+    saes = list(dict.fromkeys(sae for card in cards for sae in card.saes))
+    keys = dict.fromkeys(card.grid.key for card in cards)
+    order = sorted(keys, key=lambda key: (key != "sparse_1", key != "sparse_n"))
+    return {
+        "sae": [(sae, "mean over SAEs" if sae == ALL else sae) for sae in saes],
+        "key": [(key, kinds.label(key)) for key in order],
+        "column": list(heatmap_tables.MEASURES.items()),
+    }
+
+
+def _share(value: float) -> str:
+    return cells.MISSING if value != value else f"{value:.0%}"
+
+
+def _health(tables: Tables) -> dict[str, dict[str, dict[Any, Any]]]:
+    """By SAE, then by dataset: the rows of results/health.csv."""
+    rows = tables["health"].to_dict("records") if "health" in tables else []
+    return {
+        sae: {row["dataset"]: row for row in rows if row["sae"] == sae} for sae in dict.fromkeys(r["sae"] for r in rows)
+    }
 
 
 def _datasets(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -19,11 +19,6 @@ def keyed(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(key=[kinds.key(kind, family) for kind, family in pairs])
 
 
-def without_baselines(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that have a heatmap: SAE probes, the residual stream's, and the negative controls."""
-    return table[~table["probe"].isin(kinds.kinds(role="baseline"))]
-
-
 def full(table: pd.DataFrame) -> pd.DataFrame:
     """The rows at full size: probes trained on as many rows as there are, on B's test split under whatever template."""
     rows = full_size(table)
@@ -104,6 +99,7 @@ class Value:
 def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
     if np.isnan(value):
         return MISSING
+    value = round(value, digits) + 0.0  # no -0.00, no +0.00
     shown = f"{value:+.{digits}f}" if signed and value else f"{value:.{digits}f}"
     return shown.replace("-", MINUS)
 
@@ -138,10 +134,14 @@ def grid(table: pd.DataFrame, space: str, key: str, column: str = "auc") -> Grid
         key: a value of the column that `keyed` adds.
         column: `auc` or `delta_residual`.
     """
-    rows = headline(table)
+    return grid_of(headline(table), space, key, column)
+
+
+def grid_of(rows: pd.DataFrame, space: str, key: str, column: str = "auc") -> Grid:
+    """The grid of a space and key among the rows that `headline` gives."""
+    names = datasets(rows)
     rows = rows[(rows["space"] == space) & (rows["key"] == key)]
     by_pair = {(row["train"], row["test"]): row for row in rows.to_dict("records")}
-    names = datasets(table)
     values = [[value(by_pair.get((a, b)), column) for b in names] for a in names]
     return Grid(
         space,
@@ -167,9 +167,9 @@ def _side(dataset: str, rows: list[dict[Any, Any]], size: str) -> Side:
     if not rows:
         return Side(dataset, MISSING)
     row, note, sizes = rows[0], "", sorted({int(row[size]) for row in rows})
-    if size == "n_train" and row["probe"] == "sparse_1":
+    if size == "n_train" and row["probe"] == "sparse_1" and row["feature_ids"]:
         note = f"feature {row['feature_ids']}"
-    if size == "n_train" and row["probe"] == "sparse_n":
+    if size == "n_train" and row["probe"] == "sparse_n" and row["feature_ids"]:
         note = f"N = {row['n_features']}"
     # test sets differ in size where rows that stand among A's training rows are left out
     return Side(dataset, "\N{EN DASH}".join(map(str, dict.fromkeys((sizes[0], sizes[-1])))), note)

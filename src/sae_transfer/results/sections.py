@@ -8,7 +8,9 @@ import pandas as pd
 
 from sae_transfer.results import cells
 from sae_transfer.results.schema import Column
+from sae_transfer.results.words import words
 
+LONGEST = 14  # rows
 Tables = Mapping[str, pd.DataFrame]  # by the name of the file under results/, without its ending
 
 
@@ -44,18 +46,30 @@ class LookUp:
     headings: Sequence[Heading]
     rows: Sequence[Sequence[Cell]]
 
+    @property
+    def short(self) -> bool:
+        """Whether it can be shown without a fold."""
+        return len(self.rows) <= LONGEST
+
 
 @dataclass(frozen=True)
 class Section:
-    """One section of the report. `told` are sentences; the first of a `headline` section stands among the findings."""
+    """One section of the report: a question, its answer in a sentence, a picture and a table.
+
+    The first of `pictures` and of `tables` are shown. `lead` says how it was measured; it, what is `told` beside the
+    claim, and the other pictures and tables stand behind a fold. `source` names the table of results/ with every row.
+    An `aside` section stands behind a fold as a whole.
+    """
 
     id: str
     title: str
+    claim: str
     lead: str
+    source: str
     told: Sequence[str] = ()
     pictures: Sequence[Picture] = ()
     tables: Sequence[LookUp] = ()
-    headline: bool = False
+    aside: bool = False
 
 
 def look_up(frame: pd.DataFrame, caption: str, columns: Sequence[Column]) -> LookUp:
@@ -75,7 +89,7 @@ def look_up(frame: pd.DataFrame, caption: str, columns: Sequence[Column]) -> Loo
 def _cell(row: Mapping[Any, Any], column: Column, numeric: bool) -> Cell:
     value = row[column.name]
     if not numeric:
-        return Cell("yes" if value is True else "no" if value is False else str(value))
+        return Cell("yes" if value is True else "no" if value is False else words(column.name, str(value)))
     if pd.isna(value):
         value = float("nan")
     bounds = f"{column.name}_low" in row

@@ -114,12 +114,13 @@ def _sentence(one: Row | None, residual: Row | None) -> str:
 def _against_residual(one: Row | None, many: Row | None) -> list[str]:
     """The differences to the residual probe, out of domain."""
     told: list[str] = []
-    for row, name in ((one, "The single feature"), (many, "A probe on N features")):
+    for row, name in ((one, "the single feature"), (many, "a probe on N features")):
         if row is not None and not pd.isna(row["delta_residual"]):
-            own = "" if row is one else f" has AUC {_estimate(row, 'auc_ood')} there and"
+            own = "" if row is one else f" has AUC {_estimate(row, 'auc_ood')} and"
             told.append(
-                f"{name}{own} is {against(row)} the residual stream probe: {_estimate(row, 'delta_residual', True)}; "
-                f"it wins {row['won']} and loses {row['lost']} of {row['cells_compared']} cells."
+                f"Out of domain, {name}{own} is {against(row)} the residual stream probe: "
+                f"{_estimate(row, 'delta_residual', True)}; it wins {row['won']} and loses {row['lost']} of "
+                f"{row['cells_compared']} cells."
             )
     return told
 

@@ -1,6 +1,6 @@
 """Every figure of a study by its file name, and how figures are saved."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -9,17 +9,21 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sae_transfer.core.files import replacing
-from sae_transfer.report.figures.comparisons import auc_by_n, in_domain_vs_ood, variations
+from sae_transfer.probing import kinds
+from sae_transfer.report.figures.auc_by_n import auc_by_n
 from sae_transfer.report.figures.directions import residual_cosines, similarity_by_n
 from sae_transfer.report.figures.heatmaps import heatmap
+from sae_transfer.report.figures.means import means
 from sae_transfer.report.figures.prediction import held_out, oracle_gap, policies, predictors
 from sae_transfer.report.figures.shift import calibration
 from sae_transfer.report.figures.style import STYLE
 from sae_transfer.report.figures.training_spread import training_spread
 from sae_transfer.results import cells
+from sae_transfer.results.sections import Tables
 
 Drawing = Callable[[], Figure]
-OF_ANALYSES: dict[str, dict[str, Callable[[pd.DataFrame], Figure]]] = {
+OF_TABLES: dict[str, dict[str, Callable[[pd.DataFrame], Figure]]] = {
+    "headline": {"means": means},
     "bootstrap": {"training_spread": training_spread},
     "oracle_gap": {"oracle_gap": oracle_gap},
     "predictors": {"predictors": predictors, "held_out": held_out},
@@ -29,35 +33,26 @@ OF_ANALYSES: dict[str, dict[str, Callable[[pd.DataFrame], Figure]]] = {
 }
 
 
-def of_transfer(table: pd.DataFrame) -> dict[str, Drawing]:
-    """Every figure of a study by its file name; baselines have their numbers in the table alone."""
-    table = cells.without_baselines(table)
-    found: dict[str, Drawing] = {}
-    for space, key in cells.pairs(table):
-        found[f"heatmap_{space}_{key}"] = partial(heatmap, table, space, key)
-        if key != "residual" and not cells.is_control(key):
-            found[f"difference_{space}_{key}"] = partial(heatmap, table, space, key, "delta_residual")
-    found["in_domain_vs_ood"] = partial(in_domain_vs_ood, table)
-    if (table["probe"] == "sparse_n").any():
-        found["auc_by_n"] = partial(auc_by_n, table)
-    return found | {f"variations_{dataset}": partial(variations, table, dataset) for dataset in varied(table)}
-
-
-def of_analyses(tables: Mapping[str, pd.DataFrame]) -> dict[str, Drawing]:
-    """Every figure of the analyses by its file name.
+def every(tables: Tables) -> dict[str, Drawing]:
+    """Every figure of a study by its file name; baselines and controls have no heatmap, their numbers are in tables.
 
     Args:
-        tables: by the name of the file under results/, without its ending; those without rows are passed over. A figure
-            for which every number is missing has no panels.
+        tables: those of results/ that have rows. A figure for which every number is missing has no panels.
     """
-    there = {name: tables[name] for name in OF_ANALYSES if name in tables and len(tables[name])}
-    return {name: partial(draw, there[table]) for table in there for name, draw in OF_ANALYSES[table].items()}
+    found = of_transfer(tables["transfer"])
+    there = {name: tables[name] for name in OF_TABLES if name in tables}
+    return found | {name: partial(draw, there[table]) for table in there for name, draw in OF_TABLES[table].items()}
 
 
-def varied(table: pd.DataFrame) -> list[str]:
-    """The datasets that were tested under more than one prompt template."""
-    counts = table[table["condition"] == "test"].groupby("test", sort=False)["test_variation"].nunique()
-    return [str(dataset) for dataset in counts[counts > 1].index]
+def of_transfer(table: pd.DataFrame) -> dict[str, Drawing]:
+    """The figures of the transfer table by file name; baselines and controls have their numbers in tables alone."""
+    shown = table[table["probe"].map(kinds.role) == "probe"]
+    found: dict[str, Drawing] = {}
+    for space, key in cells.pairs(shown):
+        found[f"heatmap_{space}_{key}"] = partial(heatmap, table, space, key)
+        if key != "residual":
+            found[f"difference_{space}_{key}"] = partial(heatmap, table, space, key, "delta_residual")
+    return found | ({"auc_by_n": partial(auc_by_n, table)} if (table["probe"] == "sparse_n").any() else {})
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:

@@ -12,7 +12,7 @@ from sae_transfer.report.figures.style import STYLE
 from sae_transfer.results import cells
 from sae_transfer.results.cells import Grid, Value
 
-SCALES = {"auc": ("RdBu", 0.0, 1.0), "delta_residual": ("PuOr", -0.5, 0.5)}
+SCALES = {"auc": ("RdBu", 0.0, 1.0), "delta_residual": ("PuOr", -1.0, 1.0)}
 LABELS = {"auc": "AUC", "delta_residual": "AUC minus that of the residual stream probe"}
 MISSING_COLOUR = "#dddddd"
 LIGHTEST, INK = "#ffffff", "#111111"
@@ -24,7 +24,10 @@ def colours(value: float, column: str) -> tuple[str, str]:
         return MISSING_COLOUR, INK
     palette, low, high = SCALES[column]
     # the ends of these maps are too dark to read on
-    share = 0.08 + 0.84 * min(max((value - low) / (high - low), 0), 1)
+    share = min(max((value - low) / (high - low), 0), 1)
+    if column != "auc":  # differences are small: as their square root they can be told apart, up to the largest
+        share = 0.5 + 0.5 * (1 if value > 0 else -1) * abs(2 * share - 1) ** 0.5
+    share = 0.08 + 0.84 * share
     background = to_rgb(matplotlib.colormaps[palette](share))
     # WCAG's relative luminance; black and white contrast equally at 0.18
     luminance = sum(part * channel**2.2 for part, channel in zip((0.21, 0.72, 0.07), background, strict=True))
@@ -66,7 +69,7 @@ def _square(axes: Axes, i: int, j: int, value: Value, column: str, *, framed: bo
         axes.add_patch(Rectangle((j + 0.04, i + 0.05), 0.92, 0.9, fill=False, edgecolor=ink, linewidth=1.4, zorder=3))
     weight = "bold" if column != "auc" and value.excludes_zero else "normal"
     axes.text(j + 0.5, i + 0.4, value.text, ha="center", va="center", color=ink, size=10.5, weight=weight)
-    axes.text(j + 0.5, i + 0.74, value.interval, ha="center", va="center", color=ink, size=6.5)
+    axes.text(j + 0.5, i + 0.74, value.interval, ha="center", va="center", color=ink, size=7.5)
 
 
 def _sides(axes: Axes, grid: Grid) -> None:

@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 
 from sae_transfer.probing import kinds
 from sae_transfer.report.figures.style import MARKERS, STYLE, grid_of, legend
+from sae_transfer.results.words import words
 
 VERDICTS = {"found": "#0072B2", "missed": "#D55E00", "no_good_feature": "#7F7F7F", "open": "#E69F00", "": "#cccccc"}
 SHOWN = ("combined", "agreement_sources", "agreement", "few_64", "few_16", "mahalanobis_target", "agreement_target")[
@@ -35,9 +36,10 @@ def predictors(table: pd.DataFrame) -> Figure:
             axes.hlines(place, row["spearman_min"], row["spearman_max"], color=colour, alpha=0.45, linewidth=1.5)
             axes.plot(row["spearman"], place, "o", color=colour, markersize=5)
         axes.axvline(0, color="#888888", linewidth=1, zorder=0)
-        axes.set_yticks(range(len(order)), [name.replace("_", " ") for name in order], fontsize=8)
+        axes.set_yticks(range(len(order)), [words("predictor", str(name)) for name in order], fontsize=8)
         axes.set(xlim=(-1.02, 1.02), xlabel="Spearman correlation with the AUC on B")
         axes.grid(axis="y", color="#eeeeee")
+        axes.label_outer()
     legend(figure, _seen(), "the predictor sees")
     return figure
 
@@ -68,9 +70,10 @@ def held_out(table: pd.DataFrame, names: tuple[str, ...] = SHOWN) -> Figure:
                 value = part.loc[part["held_out"] == domain, "r2"]
                 axes.plot(np.clip(value, -1, 1), [place] * len(value), marker, color=colour, markersize=6, alpha=0.8)
         axes.axvline(0, color="#888888", linewidth=1, zorder=0)
-        axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8)
+        axes.set_yticks(range(len(names)), [words("predictor", name) for name in names], fontsize=8)
         axes.set(xlim=(-1.05, 1.05), ylim=(-0.6, len(names) - 0.4), xlabel="R2 on the held-out domain")
         axes.grid(axis="y", color="#eeeeee")
+        axes.label_outer()
     shapes = [
         Line2D([], [], color="#555555", marker=marker, linestyle="", label=f"{domain} held out")
         for marker, domain in zip(MARKERS, domains, strict=False)
@@ -87,17 +90,20 @@ def oracle_gap(table: pd.DataFrame) -> Figure:
         table: columns of `analyses.oracle_gap.TABLE`.
     """
     rows = table[table["oracle"] == "trained_on_target"].dropna(subset=["auc", "oracle_auc"])
-    figure, panels = grid_of([str(sae) for sae in rows["sae"].unique()])
+    left, bottom = (min(0.7, float(rows[column].min()) - 0.02) for column in ("auc", "oracle_auc"))
+    # as high as the oracles' range needs at the same scale: they crowd near 1
+    figure, panels = grid_of([str(sae) for sae in rows["sae"].unique()], height=2.9 * (1 - bottom) / (1 - left) + 0.7)
     shapes = dict(zip(rows["probe"].unique(), MARKERS, strict=False))
     for axes, sae in panels:
         for row in rows[rows["sae"] == sae].to_dict("records"):
             colour = VERDICTS.get(row["verdict"], VERDICTS[""])
             axes.plot(row["auc"], row["oracle_auc"], shapes[row["probe"]], color=colour, markersize=5, alpha=0.8)
         axes.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle=":", zorder=0)
-        low = min(0.4, float(rows["auc"].min()) - 0.02)
-        axes.set(xlim=(low, 1.02), ylim=(0.4, 1.02), xlabel="AUC on B, selected on A", ylabel="AUC on B, oracle")
+        axes.set(xlim=(left, 1.02), ylim=(bottom, 1.02), aspect="equal", xlabel="AUC on B, A's choice")
+        axes.set_ylabel("B's own choice")
+        axes.label_outer()
     handles = [
-        Line2D([], [], color=c, marker="s", linestyle="", label=v.replace("_", " ")) for v, c in VERDICTS.items() if v
+        Line2D([], [], color=c, marker="s", linestyle="", label=words("verdict", v)) for v, c in VERDICTS.items() if v
     ]
     handles += [
         Line2D([], [], color="#555555", marker=m, linestyle="", label=kinds.label(p)) for p, m in shapes.items()
@@ -127,9 +133,10 @@ def policies(table: pd.DataFrame) -> Figure:
                     part["regret"].mean(), place + shift, marker, color=colour, markersize=6, markeredgecolor="white"
                 )
         axes.axvline(0, color="#888888", linewidth=1, zorder=0)
-        axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8)
-        axes.set(xlabel="regret: AUC of the oracle minus AUC of the policy", ylim=(-0.6, len(names) - 0.4))
+        axes.set_yticks(range(len(names)), [words("policy", name) for name in names], fontsize=8)
+        axes.set(xlabel="AUC lost against B's own choice", ylim=(-0.6, len(names) - 0.4))
         axes.grid(axis="y", color="#eeeeee")
+        axes.label_outer()
     shapes = [
         Line2D([], [], color="#555555", marker=marker, linestyle="", label=kinds.label(kind))
         for kind, marker in zip(heights, MARKERS, strict=False)

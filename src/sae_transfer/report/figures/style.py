@@ -56,10 +56,13 @@ def grid_of(titles: list[str], height: float = 3.3) -> tuple[Figure, list[tuple[
     figure = Figure(
         figsize=(max(3.9 * columns, 6), height * lines + 0.8), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
     )
-    grid = figure.subplots(lines, columns, squeeze=False).flat
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
     panels = list(zip(grid, titles, strict=False))
     for axes in list(grid)[len(titles) :]:
         axes.set_visible(False)
+        above = grid[len(titles) - columns] if len(titles) > columns else None
+        if above is not None:
+            above.xaxis.set_tick_params(labelbottom=True)  # it is the lowest panel of its column
     for axes, title in panels:
         axes.set_title(title, fontweight="bold")
     return figure, panels

@@ -14,7 +14,7 @@ from sae_transfer.results import cells
 def training_spread(spread: pd.DataFrame) -> Figure:
     """Each probe's AUC on B against its spread over bootstraps of A's training groups; one panel an SAE.
 
-    Filled markers are in domain, hollow ones out of domain. The spread reaches from the 2.5% to the 97.5% quantile.
+    Filled markers are in domain, hollow ones out of domain. The spread is a standard deviation.
 
     Args:
         spread: columns of `analyses.stability.BOOTSTRAP`.
@@ -27,9 +27,9 @@ def training_spread(spread: pd.DataFrame) -> Figure:
         for marker, (key, colour) in zip(MARKERS, tint.items(), strict=False):
             for home, face in ((True, colour), (False, "none")):
                 some = part[(part["key"] == key) & (part["in_domain"] == home)]
-                width = some["auc_high"] - some["auc_low"]
-                axes.plot(some["auc"], width, marker, color=colour, markerfacecolor=face, markersize=5)
-        axes.set(xlabel="AUC", ylabel="spread over training samples", ylim=(-0.02, None))
+                axes.plot(some["auc"], some["auc_sd"], marker, color=colour, markerfacecolor=face, markersize=5)
+        axes.set(xlabel="AUC", ylabel="standard deviation over samples", ylim=(-0.01, None))
+        axes.label_outer()
         axes.grid(axis="y", color="#eeeeee")
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle="", label=kinds.label(key))
