@@ -200,7 +200,7 @@ def test_silence_outside_a_fold_gives_no_sign_and_scores_one_half():
 def test_an_activation_that_cannot_be_is_refused(bad, n_rows):
     columns = np.ones((200, 2))
     columns[:, 1] = np.where(np.arange(200) < n_rows, bad, 0)
-    with pytest.raises(UserError, match=rf"an SAE's activations has {bad} in row 0, column 1; "):
+    with pytest.raises(UserError, match=rf"the matrix of features has {bad} in row 0, column 1; "):
         rank_features(sparse.csr_array(columns), np.tile([0, 1], 100), folds_of(200))
 
 

@@ -9,7 +9,9 @@ import typer
 def import_activations(
     name: Annotated[str, typer.Argument(help="What to call the dataset.")],
     rows: Annotated[Path, typer.Argument(help="CSV or JSONL: label, and prompt, id, group where there are any.")],
-    arrays: Annotated[list[Path], typer.Argument(help="Activations: .safetensors, .npz or .npy, [rows, d_model].")],
+    arrays: Annotated[
+        list[Path], typer.Argument(help="Activations: .safetensors, .npz or .npy files of rows x d_model.")
+    ],
     layer: Annotated[int | None, typer.Option(help="The layer of a single array.")] = None,
     n_train: Annotated[int | None, typer.Option(help="Training rows, half of each label.")] = None,
     n_test: Annotated[int | None, typer.Option(help="Test rows, half of each label.")] = None,
@@ -24,9 +26,9 @@ def import_activations(
 
       sae-transfer import-activations mine rows.csv layer_3.safetensors
 
-    Row i of every array belongs to row i of the table. Names of arrays say their layers: layer_3,
-    blocks.3.hook_resid_post, model.layers.3. Rows and activations are copied to data/external/NAME, and params.yaml
-    gets the dataset; `dvc repro` then encodes it with the study's SAEs, and tests it as any other.
+    Row i of every array belongs to row i of the table. The name of an array says its layer: layer_3,
+    blocks.3.hook_resid_post or model.layers.3. The command copies both to data/external/NAME and adds the dataset to
+    params.yaml. `dvc repro` then encodes it with the study's SAEs and tests it as any other; docs/python.md says more.
     """
     from sae_transfer.pipeline import imports, versioning
     from sae_transfer.pipeline.study import Study

@@ -3,6 +3,7 @@
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +47,15 @@ def _numpy(path: Path) -> dict[str, NDArray[np.float32]]:
     with np.errstate(over="ignore"):  # infinity is refused later, with its place
         found = np.load(path, allow_pickle=False)
         if isinstance(found, np.ndarray):
-            return {path.stem: found.astype(np.float32)}
+            return {path.stem: _floats(found)}
         with found:
-            return {name: found[name].astype(np.float32) for name in found.files}
+            return {name: _floats(found[name]) for name in found.files}
+
+
+def _floats(array: NDArray[Any]) -> NDArray[np.float32]:
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{array.dtype.name} values in place of numbers")
+    return array.astype(np.float32)
 
 
 def layer_of_name(name: str) -> int | None:

@@ -93,7 +93,8 @@ class Extractor:
         checks = _checks(batching, self._distance_to_whole(model, found, params) if first else None)
         shown = sys.stderr.isatty()
         streams = extraction.streams_of(model, found.ids, found.at, params, batching.equal_lengths, shown)
-        return streams, extraction.identity(params, model, weights, prompts, found, checks.padding), checks
+        named = self.study.params.model.model_copy(update={"layers": tuple(layers)})  # wherever the study lies
+        return streams, extraction.identity(named, model, weights, prompts, found, checks.padding), checks
 
     def _model(self) -> tuple[Any, Any, Mapping[str, Any]]:
         from sae_transfer.model import loading

@@ -178,7 +178,9 @@ def _records(path: Path, columns: dict[str, str]) -> tuple[list[dict[str, Any]],
     chosen = parse(Columns, dict(columns), "columns")
     if not path.is_file():
         raise files.missing(path, "give a CSV or JSONL file with a label a row")
-    first = next(iter(table.records(path)), (1, {}))[1]
+    first = next((record for _, record in table.records(path)), None)
+    if first is None:
+        raise UserError(f"{path}: has no rows; give one for each row of the arrays")
     has_prompts = chosen.prompt in first or chosen.question in first
     if not has_prompts:
         chosen = Columns.model_validate(columns | {"prompt": chosen.id})
@@ -195,11 +197,11 @@ def _records(path: Path, columns: dict[str, str]) -> tuple[list[dict[str, Any]],
 
 def _layers(study: Study, arrays: Sequence[Path], layer: int | None, n: int) -> dict[int, NDArray[np.float32]]:
     """The arrays of the study's layers, checked."""
-    named = {f"{path}, {name}": (name, array) for path in arrays for name, array in activation_files.read(path).items()}
+    named = [(f"{path}, {name}", name, array) for path in arrays for name, array in activation_files.read(path).items()]
     if layer is not None and len(named) != 1:
-        raise UserError(f"--layer is for one array, and there are {len(named)}: {', '.join(named)}")
+        raise UserError(f"--layer is for one array, and there are {len(named)}; let their names say the layers")
     found: dict[int, NDArray[np.float32]] = {}
-    for where, (name, array) in named.items():
+    for where, name, array in named:
         of = activation_files.layer_of_name(name) if layer is None else layer
         if of is None:
             raise UserError(f"{where}: the name says no layer; call it layer_<L>, or give --layer for a single array")

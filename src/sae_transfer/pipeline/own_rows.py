@@ -50,12 +50,12 @@ def transfer(
         resamples: of B's groups, for the intervals.
 
     Returns:
-        One row for each (A, B, probe), with the columns of `results/transfer.csv`. `condition` is `test` where B has
-        test rows of its own and `whole` elsewhere; what only a study knows is empty. The bootstrap of B depends on the
-        seed and B's name, so all probes share it.
+        One row for each (A, B, probe), with the columns of `results/transfer.csv`; what only a study knows is empty.
+        The bootstrap of B depends on the seed and B's name, so all probes share it.
 
     Raises:
-        UserError: an unknown kind, rows of different widths, or as the probes' training.
+        UserError: an unknown kind; rows of different widths; a dataset that is no rows, or nothing to test it on; a
+            group in A's training rows and in its test rows; or as the probes' training.
 
     >>> def rows(seed):
     ...     rng = np.random.default_rng(seed)
@@ -67,6 +67,7 @@ def transfer(
     0     B    A  0.93     0.87      0.97
     1     A    B  0.89     0.80      0.94
     """
+    _check(datasets)
     if streams is None and set(kinds) & set(STREAM):
         streams = datasets
     if streams is not None and _sizes(streams) != _sizes(datasets):
@@ -92,12 +93,32 @@ def transfer(
             "in_domain": train == test,
             "train_variation": "",
             "test_variation": "",
-            "condition": "whole" if isinstance(split, Rows) else "test",
+            "condition": "test",
             "n_test": len(rows),
             "n_groups": of_b.n_groups,
         }
         found += [about | row for row in evaluated(fitted[train], {"space": rows.X}, of_b, against)]
     return TRANSFER.frame(found)
+
+
+def _check(datasets: Own) -> None:
+    for name, rows in datasets.items():
+        parts = [rows] if isinstance(rows, Rows) else list(rows) if isinstance(rows, tuple) else []
+        if len(parts) not in (1, 2) or not all(isinstance(part, Rows) for part in parts):
+            raise UserError(f"{name}: give Rows.of(X, y, groups), or a pair of them: (training rows, test rows)")
+        if len(parts) == 2 and (parts[0] is parts[1] or _shared(*parts)):
+            raise UserError(
+                f"{name}: {_shared(*parts) or 'all'} is in its training rows and in its test rows; part them"
+            )
+    if len(datasets) < 2 and all(isinstance(rows, Rows) for rows in datasets.values()):
+        raise UserError("one dataset alone is tested on nothing; give another, or (training rows, test rows)")
+
+
+def _shared(train: Rows, test: Rows) -> str:
+    """A group in both; where no row shares its group with another, groups are the numbers of rows and say nothing."""
+    if train.n_groups == len(train) and test.n_groups == len(test):
+        return ""
+    return str(min(set(train.groups) & set(test.groups), default=""))
 
 
 def _sizes(of: Own) -> dict[str, tuple[int, int]]:

@@ -26,7 +26,6 @@ from sae_transfer.data.splits import subset
 from sae_transfer.model.model_params import ModelParams, SaeParams
 from sae_transfer.pipeline.params import Params
 from sae_transfer.probing import probe_files
-from sae_transfer.probing.activating import most_active
 from sae_transfer.probing.evaluations import Evaluation, evaluation_of
 from sae_transfer.probing.kinds import kinds
 from sae_transfer.probing.probe import Probe
@@ -105,6 +104,13 @@ class Study:
         if name not in known:
             raise UserError(f"space '{name}' is unknown; {closest(name, known)}")
         return known[name]
+
+    def sae_space(self, name: Space | str) -> Space:
+        """The feature space of this name. Raises as `space`, and for a space that has no features."""
+        space = self.space(name)
+        if not space.sae:
+            raise UserError(f"{space.name} has no features; {closest(space.name, [sae.name for sae in self.saes])}")
+        return space
 
     def check_dataset(self, name: str) -> str:
         """The name, if the study has this dataset.
@@ -291,7 +297,8 @@ class Study:
         >>> probe = study.probe("narrow_3", "passages", "sparse_1")
         >>> probe.n_features_in_, probe.n_features
         (512, 1)
-        >>> float(np.mean(probe.predict(study.rows("narrow_3", "passages", "test").X) == rows.labels)) > 0.8
+        >>> rows = study.rows("narrow_3", "passages", "test")
+        >>> float(np.mean(probe.predict(rows.X) == rows.labels)) > 0.8
         True
         """
         if kind not in PROBES:
@@ -318,20 +325,9 @@ class Study:
         >>> list(best["rank"]), len(best["prompts"][0])
         ([1, 2], 3)
         """
-        space, train = self.space(sae), self.rows(sae, dataset)
-        table = cells.full(cells.own_template(self.table("transfer")))
-        table = table[(table["space"] == space.name) & (table["train"] == dataset) & (table["probe"] == "sparse_1")]
-        areas = table.pivot_table(index="rank", columns="test", values="auc")
-        ranked = [probe for probe in self.full_probes(space, dataset) if probe.kind == "sparse_1"]
-        rows = []
-        for probe in sorted(ranked, key=lambda probe: probe.rank)[:n]:
-            feature = int(probe.feature_text)
-            about = {"rank": probe.rank, "feature": feature, "cv_auc": probe.feature_cv_auc}
-            fires = float((train.X[:, [feature]] > 0).sum() / len(train))
-            auc = {f"auc_{test}": areas.loc[probe.rank, test] for test in self.datasets if test in areas}
-            prompts = list(self.activating(space, feature, examples)["prompt"])
-            rows.append({**about, "density": fires, **auc, "prompts": prompts})
-        return pd.DataFrame(rows)
+        from sae_transfer.pipeline import feature_views
+
+        return feature_views.best(self, self.sae_space(sae), self.check_dataset(dataset), n, examples)
 
     def activating(self, sae: Space | str, feature: int, n: int = 10) -> pd.DataFrame:
         """The prompts on which a feature fires most, over all datasets under their own templates.
@@ -346,18 +342,9 @@ class Study:
         >>> study.activating("narrow_3", feature, 2)["activation"].is_monotonic_decreasing
         True
         """
-        space, parts = self.space(sae), []
-        if not space.sae:
-            raise UserError(f"{space.name} has no features; {closest(space.name, [one.name for one in self.saes])}")
-        for dataset in self.datasets:
-            X, at = self.matrix(space, dataset), self.at(dataset, None)
-            if not 0 <= feature < X.shape[1]:
-                raise UserError(f"{space.name} has no feature {feature}; its {X.shape[1]} features are counted from 0")
-            found = self.prompts(dataset).iloc[at][["split", "label", "prompt"]]
-            parts.append(found.assign(dataset=dataset, activation=X[at][:, [feature]].toarray().ravel()))
-        rows = pd.concat(parts, ignore_index=True)
-        best = rows.iloc[most_active(rows["activation"].to_numpy(), n)].reset_index(drop=True)
-        return best[["dataset", "split", "label", "activation", "prompt"]]
+        from sae_transfer.pipeline import feature_views
+
+        return feature_views.activating(self, self.sae_space(sae), feature, n)
 
     def scores(self, space: Space) -> pd.DataFrame:
         """The scores of every saved probe of a space on every test row, one row a (probe, test row)."""

@@ -17,7 +17,8 @@ from sklearn.utils.validation import check_is_fitted, check_non_negative, valida
 from sae_transfer.core.arrays import Floats
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.params_section import parse
-from sae_transfer.probing.kinds import METHODS, selected
+from sae_transfer.probing.kinds import METHODS, fit_kinds, selected
+from sae_transfer.probing.probe import Probe
 from sae_transfer.probing.probe_params import ProbeParams
 from sae_transfer.probing.rows import Rows
 
@@ -51,18 +52,22 @@ class _ProbeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         if len(self.classes_) < 2:
             raise ValueError(f"one class alone ({self.classes_[0]!r}) in y; a probe needs rows of both classes")
         try:
-            train = Rows.of(X, labels, groups)
-            params = parse(ProbeParams, {"n_folds": self._folds(train)} | self._params(), type(self).__name__)
-            trained = METHODS[self._kind](train, self.seed, params)
+            self.probe_ = self._trained(Rows.of(X, labels, groups))
         except UserError as error:
             raise ValueError(str(error)) from None
-        self.probe_ = selected(trained, self._kind)
         return self
 
-    def _folds(self, train: Rows) -> int:
-        """As many folds as were asked for, fewer where a class lies in few groups: what a fold leaves is folded too."""
+    def _trained(self, train: Rows) -> Probe:
+        """The stage's probe. Where a class lies in few groups there are fewer folds, or none to judge it by."""
         least = min(len(np.unique(train.groups[train.labels == label])) for label in (0, 1))
-        return next((k for k in range(self.n_folds, 2, -1) if least - -(-least // k) >= k), 2)
+        chosen = {"n_folds": _folds(least, self.n_folds, 2)} | self._params()
+        if chosen["n_folds"]:
+            return selected(fit_kinds([self._kind], train, self.seed, self._parsed(chosen)), self._kind)
+        chosen["n_folds"] = _folds(least, self.n_folds, 1) or 2
+        return selected(METHODS[self._kind](train, self.seed, self._parsed(chosen)), self._kind)
+
+    def _parsed(self, chosen: dict[str, Any]) -> ProbeParams:
+        return parse(ProbeParams, chosen, type(self).__name__)
 
     def decision_function(self, X: Any) -> Floats:
         """[n] logits of the second class."""
@@ -93,6 +98,18 @@ class _ProbeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         tags.input_tags.sparse = self._sparse
         tags.input_tags.positive_only = self._sparse
         return tags
+
+
+def _folds(n_groups: int, most: int, levels: int) -> int:
+    """The most folds, at most so many, that can be dealt again in the rest that a fold leaves, level by level; or 0."""
+
+    def fit(k: int) -> bool:
+        left = n_groups
+        for _ in range(levels):
+            left -= -(-left // k)
+        return left >= k
+
+    return next((k for k in range(most, 1, -1) if fit(k)), 0)
 
 
 class ResidualProbe(_ProbeClassifier):
@@ -189,5 +206,8 @@ class SparseProbe(_ProbeClassifier):
         return "sparse_1" if self.n_features == 1 else "sparse_n"
 
     def _params(self) -> dict[str, Any]:
-        chosen = {"C_grid": tuple(self.C_grid), "ranking": self.ranking, "scaling": self.scaling, "top_k": 1}
-        return chosen if self.n_features is None else chosen | {"N": (int(self.n_features),)}
+        chosen = {"ranking": self.ranking, "scaling": self.scaling, "top_k": 1}
+        if self.n_features == 1:  # no grid decides anything of the 1-sparse probe
+            return chosen | {"C_grid": (1.0,), "N": (1,)}
+        sizes = {} if self.n_features is None else {"N": (int(self.n_features),)}
+        return chosen | sizes | {"C_grid": tuple(self.C_grid)}

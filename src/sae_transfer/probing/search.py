@@ -114,8 +114,8 @@ def _checked(features: sparse.sparray) -> sparse.csc_array:
     """A copy by columns without stored zeros, which would pass for a feature that fires."""
     columns = sparse.csc_array(features, copy=True)
     columns.eliminate_zeros()
-    own_arrays.check_finite(columns, "an SAE's activations")
-    own_arrays.check_not_negative(columns, "an SAE's activations")
+    own_arrays.check_finite(columns, "the matrix of features")
+    own_arrays.check_not_negative(columns, "the matrix of features")
     return columns
 
 

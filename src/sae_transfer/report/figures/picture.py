@@ -14,6 +14,8 @@ from sae_transfer.report.figures import heatmaps
 from sae_transfer.report.figures.style import STYLE
 from sae_transfer.results import cells
 
+SMALLEST = (7.0, 4.0)  # inches
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -53,4 +55,7 @@ def heatmap(table: pd.DataFrame, space: str, key: str, column: str = "auc") -> P
     keys = [of for place, of in cells.pairs(table) if place == space]
     if key not in keys:
         raise UserError(f"{space}: no rows of '{key}'; {closest(key, keys)}")
-    return Picture(heatmaps.heatmap(table, space, key, column))
+    figure = heatmaps.heatmap(table, space, key, column)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(max(width, SMALLEST[0]), max(height, SMALLEST[1]))  # two datasets leave the title no room
+    return Picture(figure)
