@@ -72,12 +72,12 @@ class Store:
         """
         if run is None:
             run = self.client.create_run(self.experiment, started, dict(tags), content.name)
+            self._log_models(run, content, started)
         else:
             self.tag(run, fingerprint="")
+            self.client.update_run(run.info.run_id, name=content.name)
         self._attach(run, content)
         self._log(run, content, started)
-        if content.models:
-            self._log_models(run, content, started)
         self.client.set_terminated(run.info.run_id, content.status, end_time=run.info.start_time)
         return str(run.info.run_id)
 
@@ -123,6 +123,8 @@ class Store:
 
     def _log_models(self, run: "Run", content: Content, started: int) -> None:
         """The first model is made last: the page Models shows the newest first."""
+        if not content.models:
+            return
         from mlflow.entities import Dataset, DatasetInput, Metric
 
         source = {"source_type": "local", "source": "{}"}
