@@ -20,6 +20,7 @@ from tables import table as made_up
 
 DATASETS = ("alpha", "beta")
 SAES = {"narrow_2": 2}
+NUMBERS = [f"{where}.sparse_1{end}" for where in ("control", "out_of_domain", "in_domain") for end in ("_low", "")]
 HASHES = {name: f"{i}" * 32 for i, name in enumerate(DATASETS)}
 
 
@@ -275,7 +276,7 @@ def test_the_views_name_columns_and_charts_that_runs_have_and_fit_the_screen(tab
         known = {"params": cell.params, "metrics": cell.metrics, "tags": cell.tags}[kind]
         assert name.strip("`") in known, column
     assert {name for axes in view.CHARTS for name in axes} <= set(cell.metrics)
-    assert sum(view.CELLS.values()) <= 860  # what 1,440 pixels leave beside MLflow's own columns
+    assert sum(view.CELLS.values()) <= view.ROOM
 
 
 def test_a_view_shows_the_study_that_is_told_and_its_pictures(table):
@@ -287,6 +288,11 @@ def test_a_view_shows_the_study_that_is_told_and_its_pictures(table):
         assert 'tags.study = "newt"' in states[f"mlflow.sharedViewState.{name}"]["searchFilter"]
     charts = states["mlflow.sharedViewState.charts"]["compareRunCharts"]
     assert [card["imageKeys"] for card in charts if card["type"] == "IMAGE"] == [["narrow_2 sparse_1"]]
+    many = contents.study("newt", {"model": {"name": "m"}}, dict.fromkeys(NUMBERS, 1.0), [], {}, {}, {})
+    (text,) = [text for name, text in view.tags("newt", many, []).items() if name.endswith("studies")]
+    shown = json.loads(json.loads(text)["state"])["selectedColumns"]
+    assert shown[0] == "metrics.`out_of_domain.sparse_1`"  # the bounds come later
+    assert 3 < len(shown) < len(NUMBERS)
     streams = view.tags("newt", parent, cell_runs(table[table["sae"] == ""]))
     (state,) = [json.loads(json.loads(text)["state"]) for name, text in streams.items() if view.TABLE_VIEW in name]
     assert 'tags.role = "residual"' in state["searchFilter"]
