@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -137,6 +138,15 @@ def test_filters_that_people_type_find_their_runs(made):
         assert found[view.TABLE_VIEW] == pairs
         assert found[view.CHARTS_VIEW] == ["alpha → beta · narrow_2", "beta → alpha · narrow_2", "workspace · tiny"]
         assert found["studies"] == ["workspace · tiny"]
+
+
+def test_every_filter_of_the_docs_and_of_the_note_is_one_that_mlflow_takes(made):
+    page = (Path(__file__).parents[2] / "docs/mlflow.md").read_text()
+    told = re.findall(r"`+((?:params|tags|metrics)\.[^|]*?[^`|])`+ \|\n", page + view.NOTE)
+    assert len(told) > 10
+    with location.opened(PARAMS, made) as store:
+        for words in told:
+            store.client.search_runs([store.experiment], words)
 
 
 def test_running_it_again_adds_nothing(folder, table):

@@ -54,7 +54,7 @@ def _about(sweep: Sweep) -> Content:
     return Content(
         f"{sweep.train} \N{MIDDLE DOT} {sweep.space} \N{MIDDLE DOT} sweep {sweep.study}",
         _texts(about),
-        {name: float(value) for name, value in (numbers | tests).items()},
+        {name: round(float(value), 6) for name, value in (numbers | tests).items()},
         texts,
         tables={"trials.json": as_json(_trials(sweep))},
     )

@@ -24,13 +24,13 @@ CELLS = {  # columns of the transfer table, with their widths in pixels
     "tags.`sparse_1.features`": 130,
 }
 SWEEPS = {
-    "metrics.`cv_log_loss`": 120,
-    "metrics.`untuned.cv_log_loss`": 180,
-    "metrics.`auc_in_domain`": 130,
-    "metrics.`untuned.auc_in_domain`": 195,
-    "metrics.`auc_ood`": 100,
-    "metrics.`untuned.auc_ood`": 150,
-    "metrics.`ties`": 70,
+    "metrics.`cv_log_loss`": 105,
+    "metrics.`untuned.cv_log_loss`": 158,
+    "metrics.`auc_in_domain`": 122,
+    "metrics.`untuned.auc_in_domain`": 175,
+    "metrics.`auc_ood`": 95,
+    "metrics.`untuned.auc_ood`": 135,
+    "metrics.`ties`": 60,
 }
 CHARTS = (  # x and y of the points of every SAE and out-of-domain (A, B)
     ("residual.auc", "sparse_1.auc"),
@@ -104,7 +104,7 @@ def _view(
         "orderByAsc": True,
         "selectedColumns": list(columns),
         "columnOrder": ["1", RUN_NAME, CREATED, *columns],
-        "columnWidths": {"1": 50, RUN_NAME: 248, CREATED: 30, **columns},
+        "columnWidths": {"1": 50, RUN_NAME: 238, CREATED: 40, **columns},
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "modelVersionFilter": "All Runs",
