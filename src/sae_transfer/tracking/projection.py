@@ -83,7 +83,14 @@ def _left(database: Path, told: str) -> str:
 
 
 def write(
-    store: Store, kind: str, tags: Mapping[str, str], wanted: Mapping[str, Content], now: int, *, parent: str = ""
+    store: Store,
+    kind: str,
+    tags: Mapping[str, str],
+    wanted: Mapping[str, Content],
+    now: int,
+    *,
+    parent: str = "",
+    adopting: bool = True,
 ) -> Done:
     """The store comes to hold each wanted run once.
 
@@ -98,11 +105,12 @@ def write(
         wanted: what they say, by a digest of what never changes in one of them (its params, say).
         now: the time of the last in ms; those before it get later ones, since MLflow shows the latest first.
         parent: run id that they hang under, if any.
+        adopting: whether runs with other tags may be among them.
     """
     above = dict(tags) | {"superseded": "no"} | ({PARENT: parent} if parent else {})
     known: dict[str, Run] = {}
     gone = []
-    runs = store.runs({"kind": kind})
+    runs = store.runs({"kind": kind} | ({} if adopting else dict(tags)))
     for run in sorted(runs, key=lambda run: run.data.tags.get("superseded", "")):  # of two, what counts
         settings, mine = run.data.tags.get("settings", ""), tags.items() <= run.data.tags.items()
         ours = mine or (settings in wanted and run.data.tags.get(PARENT, "") == parent)

@@ -33,7 +33,7 @@ def log_sweeps(sweeps: Sequence[Sweep], params: TrackingParams) -> None:
         (parent,) = write(store, "sweep_study", {"sweep": name}, whole, now).ids.values()
         for (settings, content), sweep in zip(wanted.items(), done, strict=True):
             tags = {"sweep": name, "sweep_of": f"{sweep.space}/{sweep.train}"}
-            write(store, "sweep", tags, {settings: content}, now, parent=parent)
+            write(store, "sweep", tags, {settings: content}, now, parent=parent, adopting=False)
 
 
 def _winners(study: str, sweeps: Sequence[Sweep]) -> Content:
