@@ -89,14 +89,14 @@ class Store:
 
     def keep_models(self, runs: Collection[str]) -> None:
         """Deletes our models but those that came from these runs."""
-        token = None
-        while True:
-            page = self.client.search_logged_models([self.experiment], max_results=PAGE, page_token=token)
-            for model in page:
-                if model.tags.items() >= MODEL.items() and model.source_run_id not in runs:
-                    self.client.delete_logged_model(model.model_id)
-            if not (token := page.token):
-                return
+        page = self.client.search_logged_models([self.experiment], max_results=PAGE)
+        found = list(page)
+        while page.token:
+            page = self.client.search_logged_models([self.experiment], max_results=PAGE, page_token=page.token)
+            found += page
+        for model in found:
+            if model.tags.items() >= MODEL.items() and model.source_run_id not in runs:
+                self.client.delete_logged_model(model.model_id)
 
     def delete(self, run: "Run") -> None:
         """Deletes a run that was cut off while it was written."""
