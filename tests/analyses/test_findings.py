@@ -59,7 +59,8 @@ def test_what_predicts_is_said_by_what_it_sees_of_b():
     best = means.set_index("predictor")["spearman"]
     assert "Without labels of B, “agrees with all sources' probes on B” predicts the AUC on B best (rank" in told
     assert f"(rank correlation {best['agreement_sources']:.2f})" in told
-    assert "without any row of B, “mean AUC on the other sources” predicts the AUC on B best (rank" in told
+    weaker = max(best["consensus_mean"], best["consensus_min"])
+    assert f"AUC on the other sources” predicts the AUC on B best, and weakly (rank correlation {weaker:.2f})." in told
     assert best["density_shift"] < 0.5 < best["agreement_sources"]
 
 

@@ -19,7 +19,8 @@ from sae_transfer.results import headline, verdict, warnings
 from sae_transfer.results.schema import Table
 from sae_transfer.results.transfer_table import TRANSFER
 
-CODE = (*FIT_CODE, "results")
+# not all of results: another sentence of a warning or of the verdict computes nothing again
+CODE = (*FIT_CODE, "results/schema.py", "results/transfer_table.py", "results/cells.py")
 READS = (paths.PROMPTS, paths.ACTIVATIONS, paths.FEATURES, paths.PROBES, paths.TRANSFER, paths.RESAMPLES)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pandas as pd
 
 from sae_transfer.core import files, items, paths
-from sae_transfer.core.errors import UserError
 from sae_transfer.core.items import Item
 from sae_transfer.data.loaders import loader_registry
 from sae_transfer.data.loaders.loader_registry import DatasetParams
@@ -54,11 +53,6 @@ def prepare(params: DatasetParams, name: str, seed: int, path: Path) -> list[Pat
         for split, part in (("train", train), ("test", test))
         for row in part
     ]
-    if len({row["prompt"] for row in table if row["variation"] == params.template}) == 1:
-        raise UserError(
-            f"datasets.{name}: every row gives the same prompt under the template {params.template}; "
-            "correct the template, or the columns that it reads"
-        )
     # "boolean" has a missing value: a template that leaves the chat template to the model's params
     files.write_table(path, pd.DataFrame(table).astype({"chat": "boolean"}))
     return [path]
