@@ -1,11 +1,5 @@
-# Two commands do everything on a fresh machine (Python 3.11 or newer, git and make): `make repro` and `make test`.
-#   make repro                  run the study and say where to look
-#   make repro PRESET=NAME      the same with presets/NAME.yaml as params.yaml
-#   make test                   run the tests
-#   make sweep                  tune the probes (JOBS=2 processes, MAX_TRIALS=100, STUDY=sweep, PRESET=name)
-#   make dashboard              look at a sweep in the browser (STUDY=sweep, DASHBOARD_PORT=8081)
-#   make ui                     show the runs in MLflow (UI_PORT=5000)
-#   make TORCH_INDEX=URL ...    take PyTorch from this package index, for a CUDA or a CPU build of your choice
+# `make` or `make help` prints the lines below that have two hashes.
+# Python 3.11 or newer, git and make are all that a fresh machine needs.
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
@@ -23,26 +17,29 @@ export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: repro ui test sweep dashboard lint types check docs demo-data demo-model bench bench-gpu pull install install-dev
+.PHONY: help repro ui test sweep dashboard lint types check docs demo-data demo-model bench bench-gpu pull install install-dev install-docs
 
-repro: pull
+help:
+	@awk -F ' *## ' '/^[a-z-]+:.*## / {split($$1, name, ":"); printf "make %-14s %s\n", name[1], $$2} /^## / {print substr($$0, 4)}' Makefile
+
+repro: pull  ## run the study and say what it found (PRESET=NAME: that of presets/NAME.yaml)
 	@sae-transfer run $(PRESET)
 	@echo "make ui shows every run in MLflow."
 
-ui: install
+ui: install  ## show the runs in MLflow (UI_PORT=5000)
 	@sae-transfer ui --port $(UI_PORT)
 
-sweep: install
+sweep: install  ## tune the probes (JOBS=2 processes, MAX_TRIALS=100, STUDY=sweep, PRESET=NAME)
 	sae-transfer sweep --study $(STUDY) --jobs $(JOBS) $(if $(MAX_TRIALS),--max-trials $(MAX_TRIALS)) $(if $(PRESET),--preset $(PRESET))
 
-dashboard: install
+dashboard: install  ## look at a sweep in the browser (STUDY=sweep, DASHBOARD_PORT=8081)
 	sae-transfer dashboard --study $(STUDY) --port $(DASHBOARD_PORT)
 
 # Two processes share the tests (pyproject.toml), with one BLAS thread each.
-test: install-dev pull
+test: install-dev pull  ## run the tests
 	OMP_NUM_THREADS=1 pytest
 
-check: lint types test
+check: lint types test  ## lint, types and tests: what must pass before a commit
 
 lint: install-dev
 	ruff check src tests benchmarks
@@ -51,31 +48,37 @@ lint: install-dev
 types: install-dev
 	mypy
 
-# docs/results.md from the code; a test fails where the two differ.
-docs: install
+# docs/results.md comes from the code; a test fails where the two differ. Without --strict, or with --quiet, mkdocs lets
+# broken links pass.
+docs: install-docs  ## build the documentation into site/
 	@python -c 'from pathlib import Path; from sae_transfer.analyses.analysis_registry import TABLES; from sae_transfer.results.schema import markdown; Path("docs/results.md").write_text(markdown(TABLES.values()))'
+	@NO_MKDOCS_2_WARNING=true mkdocs build --strict
+	@echo "Open site/index.html in a browser."
 
-demo-data: install
+demo-data: install  ## write the demo's datasets again
 	sae-transfer data generate
 	dvc commit --force data.dvc
 
-demo-model: install
+demo-model: install  ## train the demo's model and SAEs again (40 minutes on two cores)
 	python -m sae_transfer.demo.train
 
-bench: install
+bench: install  ## measure what benchmarks/RESULTS.md says
 	python benchmarks/search.py
 	python benchmarks/coverage.py
 	python benchmarks/resampling.py
 
-# Needs a CUDA device; nothing is downloaded.
-bench-gpu: install
+bench-gpu: install  ## measure extraction on a CUDA device; nothing is downloaded
 	python benchmarks/gpu_extract.py
 
 pull: install
 	dvc pull --quiet --remote demo data.dvc models.dvc
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed  ## set up .venv; the commands above do it too
 install-dev: $(VENV)/.installed-dev
+install-docs: $(VENV)/.installed-docs
+
+## make TORCH_INDEX=URL ...  takes PyTorch from this package index: a CUDA or a CPU build of your choice
+## make PYTHON=PATH ...      takes this Python
 
 # PyTorch goes first and pinned: a bare request may bring gigabytes of another build.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -87,4 +90,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) -c constraints.txt -e '.[docs]'
 	touch $@

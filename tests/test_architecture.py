@@ -1,12 +1,14 @@
 """The rule of imports of docs/architecture.md: a package imports only from those that are listed for it."""
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 SRC = Path(__file__).parents[1] / "src/sae_transfer"
+PAGE = (Path(__file__).parents[1] / "docs/architecture.md").read_text()
 LOW = ["core", "stats", "data", "artifacts"]
 RULES = {
     "core": [],
@@ -41,6 +43,11 @@ def imports(path):
 def test_imports_go_down(package):
     found = {str(path): imports(path) - {package, *RULES[package]} for path in (SRC / package).rglob("*.py")}
     assert not {path: names for path, names in found.items() if names}
+
+
+def test_the_page_has_a_row_for_every_package():
+    rows = re.findall(r"^\| `(\w+)` \|", PAGE.split("## Packages")[1].split("\n## ")[0], re.MULTILINE)
+    assert set(rows) == RULES.keys()
 
 
 def test_every_package_has_a_rule_and_no_two_modules_share_a_name():

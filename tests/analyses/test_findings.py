@@ -48,20 +48,26 @@ def test_what_was_planted_is_said(said):
     assert "it loses 0.0" in sentence(said, "Without a label of B, the best policy is")
 
 
-def test_what_predicts_is_said_apart_from_what_does_not():
-    said = findings(*tables(graded(400)))
-    predict, _, rest = sentence(said, "Seeing B's rows without labels").partition(" predict the AUC on B")
-    assert "agrees with all sources' probes on B" in predict
-    assert "change of how often it fires" in rest
-    assert "mean AUC on the other sources" in sentence(said, "Seeing no row of B").partition(" predict the AUC on B")[0]
+def predicted(domains):
+    _, found, _ = tables(domains)
+    return predictors.by_predictor(found[found["candidates"] == "features"])[1]
+
+
+def test_what_predicts_is_said_by_what_it_sees_of_b():
+    means = predicted(graded(400))
+    told = predictors.claim(means)
+    best = means.set_index("predictor")["spearman"]
+    assert "Without labels of B, “agrees with all sources' probes on B” predicts the AUC on B best (rank" in told
+    assert f"(rank correlation {best['agreement_sources']:.2f})" in told
+    assert "without any row of B, “mean AUC on the other sources” predicts the AUC on B best (rank" in told
+    assert best["density_shift"] < 0.5 < best["agreement_sources"]
 
 
 def test_it_is_honest_where_nothing_predicts():
-    said = findings(*tables([domain(name, i, {}) for i, name in enumerate("abcd")]))
-    for sees in ("Seeing no row of B", "Seeing B's rows without labels"):
-        assert "predict the AUC on B" not in sentence(said, sees)
-        assert "hardly predict it" in sentence(said, sees)
-    assert "a good choice in 0 and" in sentence(said, "1-sparse: on B, what A chose loses")
+    noise = [domain(name, i, {}) for i, name in enumerate("abcd")]
+    told = predictors.claim(predicted(noise))
+    assert told.count("nothing predicts it") == 2
+    assert "a good choice in 0 and" in sentence(findings(*tables(noise)), "1-sparse: on B, what A chose loses")
 
 
 def test_two_domains_are_too_few_and_it_says_so():

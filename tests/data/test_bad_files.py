@@ -11,6 +11,7 @@ import random
 import pytest
 import zstandard
 
+from sae_transfer.cli import score_command
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.params_section import parse
 from sae_transfer.data.loaders.loader_registry import DatasetParams, load
@@ -221,6 +222,7 @@ def test_places_that_are_no_file(tmp_path, monkeypatch):
     }
     for path, part in said.items():
         assert part in refusal(path), path
+    assert "no file can have this name" in refusal("folder.jsonl", train_files=["n" * 300])
     assert "folder.jsonl/inner: a folder, not a file" in refusal("folder.jsonl", train_files=["inner"])
 
 
@@ -253,3 +255,23 @@ def test_random_damage_ends_in_rows_or_in_one_line(tmp_path, name):
         path.write_bytes(content)
         with contextlib.suppress(UserError):  # which is one line, whatever it says; anything else fails here
             assert all(row.question and row.label in (0, 1) for row in loaded(path, loader))
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    """As for another than root, who may read everything."""
+    (tmp_path / "locked").mkdir()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.iterdir", refuse)
+    assert "locked: cannot be read (Permission denied); correct its path or its rights" in refusal(tmp_path / "locked")
+
+
+def test_prompts_to_score_are_read_as_datasets_are(tmp_path):
+    path = tmp_path / "p.txt"
+    path.write_bytes(b"\xef\xbb\xbfWho?\r\n\r\nWhy?\n")
+    assert list(score_command._prompts(path, "default", wanted=True)) == ["Who?", "Why?"]
+    path.write_bytes(b"Who?\nWh\xff?\n")
+    with pytest.raises(UserError, match=r"p\.txt line 2: not UTF-8 text"):
+        list(score_command._prompts(path, "default", wanted=True))

@@ -201,7 +201,17 @@ def test_a_finished_prompt_is_its_own_group_and_rendered_verbatim(tmp_path):
     path = table_file(tmp_path / "t.jsonl", {"prompt": " Say: \n", "label": "1"}, {"prompt": "Do {x}", "label": "0"})
     rows, _ = load("d", params("table", path))
     assert [(row.id, row.group, row.label) for row in rows] == [("t.jsonl:1", "Say:", 1), ("t.jsonl:2", "Do {x}", 0)]
-    assert [render("polite", row.context, row.question) for row in rows] == [" Say: \n", "Do {x}"]
+    assert [render("polite", row.context, row.question, finished=row.finished) for row in rows] == [
+        " Say: \n",
+        "Do {x}",
+    ]
+
+
+def test_a_column_of_statements_is_a_prompt_where_columns_say_so(tmp_path):
+    path = table_file(tmp_path / "t.jsonl", {"question": "So?", "label": 1}, {"question": "So what?", "label": 0})
+    rows, _ = load("d", params("table", path, columns={"prompt": "question"}))
+    assert [(row.question, row.finished) for row in rows] == [("So?", True), ("So what?", True)]
+    assert not any(row.finished for row in load("d", params("table", path))[0])
 
 
 def test_columns_and_labels_can_be_renamed(tmp_path):

@@ -27,10 +27,17 @@ SEEN = rows(("A passage.", "Who?"), ("", "What is 2 + 2?"), ("Straße", "wo?"))
         ("A passage.Who?", "", False),
         ("", "what is 2 + 2?", True),
         ("What is 2 + 2?", "", False),
+        ("A passage.", "what is 2 + 2?", True),  # asked without its passage there
     ],
 )
 def test_a_row_is_shared_where_context_and_question_are_the_same(context, question, shared):
     assert overlapping(rows((context, question)), SEEN).tolist() == [shared]
+
+
+def test_a_question_that_another_dataset_asks_without_its_passage_is_the_same_row_both_ways():
+    with_passage, without = rows(("Rollo was Norse.", "Who was Rollo then?")), rows(("", "who was Rollo then?"))
+    assert overlapping(with_passage, without).tolist() == overlapping(without, with_passage).tolist() == [True]
+    assert overlapping(rows(("Of a dog.", "Who was Rollo then?")), with_passage).tolist() == [False]
 
 
 def test_every_row_is_told_in_its_place():

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from test_extraction import CONTEXT, save_checkpoint
 
 import demo_params
@@ -15,6 +16,8 @@ from sae_transfer.data.loaders.loader_registry import DatasetParams
 from sae_transfer.data.overview import TokenCounts
 from sae_transfer.model import token_counts
 from sae_transfer.model.model_params import ModelParams
+from sae_transfer.pipeline import counted_tokens, study_cost
+from sae_transfer.pipeline.params import Params
 
 SECTION = {"loader": "table", "path": "mine.jsonl", "n_train": 4, "n_test": 4}
 ROWS = [{"context": f"w{i} w1", "question": f"w{i} w2 w3", "label": i % 2} for i in range(10)]
@@ -61,9 +64,10 @@ def test_what_is_repeated_is_counted(project):
 def test_tokens_are_counted_without_weights(project, model, monkeypatch):
     monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", None)
     count = token_counts.counter(ModelParams(name=str(model), layers=(1,)))
-    assert count(["w1 w2", "w3 what is", "w4 " * CONTEXT], [None] * 3) == TokenCounts(
-        4, CONTEXT + 1, CONTEXT, 1, CONTEXT + 8, 2
-    )
+    counts, last = count(["w1 w2", "w3 what is", "w4 " * CONTEXT], [None] * 3)
+    assert counts == TokenCounts(4, CONTEXT + 1, CONTEXT, 1, CONTEXT + 8, 2)
+    assert [len(tokens) for tokens in last] == [3, 3, 3]
+    assert (last[0][1:], last[2]) == (["w1", "w2"], ["w4"] * 3)
     told = found(count=count)
     assert told.tokens.beyond_context == 0
     assert told.tokens.unknown == 8 * 3  # Passage:, Question:, Answer:
@@ -90,6 +94,46 @@ def test_every_dataset_is_described(check, model):
     assert json.loads(out)["datasets"]["mine"]["tokens"]["unknown"] == 24
     Path("params.yaml").rename("other.yaml")
     assert check("--params", "other.yaml")[0] == 0
+
+
+def test_datasets_are_named_as_data_fetch_takes_them(check, model):
+    write_params(model, mine=SECTION, other=SECTION | {"n_train": 400})
+    code, out, err = check("mine")
+    assert (code, err) == (0, "")
+    assert "mine\n" in out
+    assert "other" not in out
+    assert check("mine", "other")[0] == 2
+    assert check("mien") == (2, "", "error: dataset mien: not in the params; did you mean mine?\n")
+
+
+def test_two_prompts_of_each_label_are_shown_with_the_tokens_at_their_end(check, model):
+    long = [row | {"context": f"{row['context']} " + "w1 " * 30} for row in ROWS]
+    write("long.jsonl", long)
+    write_params(model, mine=SECTION, long=SECTION | {"path": "long.jsonl"})
+    out = check()[1]
+    assert out.count("\n  answerable: ") == out.count("\n  unanswerable: ") == 4
+    shown = [line for line in out.splitlines() if line.startswith("  answerable: 'Passage: w")]
+    assert shown[0].endswith(r"w1\nQuestion: w" + shown[0].split("Question: w")[1])
+    assert "\\nAnswer:'  [ends in " in shown[0]
+    assert "' ... '" in shown[2]
+
+
+def test_what_was_counted_is_what_the_doctor_takes_until_something_changes(check, model, project):
+    write_params(model, mine=SECTION)
+    params = Params.read()
+    assert counted_tokens.read(params) == {}
+    check()
+    total, longest = counted_tokens.read(params)["mine"]
+    assert (total, longest) == (72, 9)
+    assert study_cost.estimate_cost(params, 1e9).tokens == 72
+    assert study_cost.estimate_cost(params, 1e9).counted
+    for change in ({"datasets": {"mine": SECTION | {"n_train": 2}}}, {"seed": 1}):
+        assert counted_tokens.read(demo_params.parsed(yaml.safe_load(Path("params.yaml").read_text()) | change)) == {}
+    write("mine.jsonl", [row | {"question": "w1"} for row in ROWS])
+    assert counted_tokens.read(params) == {}
+    assert not study_cost.estimate_cost(params, 1e9).counted
+    Path("artifacts/tokens.json").write_text('{"mine": 5}')
+    assert counted_tokens.read(params) == {}
 
 
 def test_what_is_wrong_with_one_dataset_does_not_hide_the_others(check, model):

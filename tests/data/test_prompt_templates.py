@@ -61,8 +61,25 @@ def test_the_demo_was_trained_on_six_of_them():
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_without_context_the_question_is_the_prompt(template):
-    assert render(template, "", "A finished prompt, {context} and all \n") == "A finished prompt, {context} and all \n"
+def test_a_finished_prompt_is_verbatim(template):
+    text = "A finished prompt, {context} and all \n"
+    assert render(template, "", text, finished=True) == text
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_without_a_context_the_line_with_the_passage_is_left_out_and_the_form_stays(template):
+    bare, whole = render(template, "", "Q?"), render(template, "C.", "Q?")
+    lines = [line for line in whole.split("\n") if "C." not in line]
+    assert [line for line in bare.split("\n") if line] == [line for line in lines if line]
+    assert bare.split("Q?")[1] == whole.split("Q?")[1].replace("Passage: C.\n", "")
+    assert "{" not in bare
+
+
+def test_without_a_context_in_words():
+    assert render("default", "", "Q?") == "Question: Q?\nAnswer:"
+    assert render("terse", "", "{context}") == "{context}"
+    assert render("question_first", "", "Q?") == "Question: Q?\nAnswer:"
+    assert render("polite", "", "Q?") == "Now please tell me: Q?\nYour answer:"
 
 
 def test_braces_in_the_texts_stay():

@@ -9,7 +9,7 @@ from sae_transfer.core.errors import UserError
 from sae_transfer.core.params_section import ParamsSection, parse
 from sae_transfer.data.example import Example
 from sae_transfer.data.overlap import normalised
-from sae_transfer.data.splits import Quota, one_per_question, split, subset
+from sae_transfer.data.splits import Quota, capped, one_per_question, split, subset
 from sae_transfer.stats.folds import assign_folds
 
 
@@ -299,3 +299,29 @@ def test_groups_of_one_label_and_many_sizes_spread_over_the_folds():
     groups = np.repeat([f"g{i}" for i in range(20)], np.arange(20, 0, -1))
     fold = assign_folds(labels, list(groups), 2, 0)
     assert abs(labels[fold == 0].mean() - labels[fold == 1].mean()) < 0.1
+
+
+# at most so many rows of a group
+
+
+def test_a_group_gives_at_most_so_many_rows_of_its_labels_in_turn():
+    many = made(40)
+    found = capped(many, 3, 0, "d")
+    sizes, had = Counter(r.group for r in found), Counter(r.group for r in many)
+    assert sizes == {group: min(n, 3) for group, n in had.items()}
+    mixed = {group for group in groups(many) if len(labels(r for r in many if r.group == group)) == 2}
+    assert all(len(labels(r for r in found if r.group == group)) == 2 for group in mixed)
+    assert found == [r for r in many if r in found]
+    assert capped(many, 3, 1, "d") != found
+    assert capped(many, 99, 0, "d") == many
+
+
+def test_a_capped_split_has_more_groups_for_as_many_rows():
+    many = [row(10 * i + k, f"g{i}", f"Q{i}.{k}?", k % 2) for i in range(40) for k in range(10)]
+    for most, n_groups in ((None, 4), (2, 20)):
+        train, test = split(many, None, quota(20), quota(20), 0, "d", max_per_group=most)
+        assert (len(groups(train)), len(groups(test))) == (n_groups, n_groups)
+        assert not groups(train) & groups(test)
+        assert labels(train) == labels(test) == {0: 20, 1: 20}
+    with pytest.raises(UserError, match="n_test needs 41 answerable rows, the data have 40 answerable and 40"):
+        split(many, None, quota(20), quota(41), 0, "d", max_per_group=2)

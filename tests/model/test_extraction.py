@@ -281,7 +281,9 @@ def test_bar_only_when_asked(gemma2, capsys):
     residual_stream(model, tokenizer, PROMPTS, params, progress=True)
     out, err = capsys.readouterr()
     assert out == ""
-    assert "prompts/s" in err
+    assert "tokens/s" in err
+    n_tokens = sum(map(len, tokens.tokenise(model, tokenizer, PROMPTS, params).ids))
+    assert f"/{n_tokens} [" in err
 
 
 def test_batches_keep_to_the_budget():

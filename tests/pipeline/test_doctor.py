@@ -154,6 +154,7 @@ def test_too_little_memory_or_disk_is_a_problem(hub, project, monkeypatch):
     from sae_transfer.pipeline.study_cost import Estimate
 
     small = dict.fromkeys(("prompts", "tokens", "download", "model", "saes", "activations", "features", "device"), 1)
+    small["counted"] = True
     cost = Estimate(**small, host=10**9, flops=1.0, seconds={})
     assert {found(cost=cost)[check].state for check in ("memory", "disk")} == {"ok"}
     large = Estimate(**small | {"download": 10**18}, host=10**18, flops=1.0, seconds={})
@@ -219,7 +220,8 @@ def test_what_the_rows_cannot_tell_is_a_note(project, hub, monkeypatch, capsys):
     params["study"]["datasets"], params["datasets"]["people"]["n_test"] = ["sums", "people"], 8
     demo_params.write(params)
     _, out, _ = type_(monkeypatch, capsys)
-    (told,) = [line for line in out.splitlines() if line.startswith("rows ")]
+    cue, told = [line for line in out.splitlines() if line.startswith("rows ")]
+    assert "note: word overlap of question and context: this alone" in cue
     assert "note: the test rows of people are worth" in told
     assert told.endswith("has an interval or a p-value")
     params["datasets"]["people"]["path"] = "nowhere.jsonl"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -619,6 +620,31 @@ def test_one_class(unchanged):
     said = fails(unchanged, "prepare")
     assert "mine.jsonl" in said
     assert "480 answerable and 0 unanswerable" in said
+
+
+def test_prompts_that_are_all_equal(unchanged):
+    rows = [json.loads(line) for line in (unchanged.folder / "data/demo/people.jsonl").read_text().splitlines()]
+    same = [row | {"context": "", "question": "Who?", "group": str(i)} for i, row in enumerate(rows)]
+    (unchanged.folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in same))
+    unchanged.edit(lambda params: params["datasets"]["people"].update(path="mine.jsonl"))
+    assert unchanged.stage("inputs")[0] == 0
+    said = fails(unchanged, "prepare")
+    assert "datasets.people: every row gives the same prompt under the template default" in said
+
+
+def test_an_sae_that_is_worse_than_the_mean_activation(unchanged):
+    path = unchanged.folder / f"models/demo/saes/{SAE}/sae_weights.safetensors"
+    weights = safetensors.numpy.load_file(path)
+    weights["W_dec"] = -weights["W_dec"]
+    path.unlink()  # a link to the file that others use
+    safetensors.numpy.save_file(weights, path)
+    assert unchanged.stage("inputs")[0] == 0
+    said = fails(unchanged, "encode")
+    assert re.search(rf"saes\.{SAE}: it explains -\d+\.\d\d of the variance on passages, worse than the mean", said)
+    unchanged.edit(lambda params: params["saes"][SAE].update(override=True))
+    assert unchanged.stage("encode")[0] == 0
+    study = unchanged.study
+    assert study.health(study.saes[0], "passages").explained_variance < 0
 
 
 def test_layer_beyond_the_model(unchanged):

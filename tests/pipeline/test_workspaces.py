@@ -78,7 +78,7 @@ def _wait_for_queue(project, n):
 def test_a_colleague_without_data_weights_or_gpu_pulls_what_was_made_and_goes_on_from_the_fits(
     project, fresh, tmp_path
 ):
-    """The commands of the README's section on sharing, with a folder for a remote."""
+    """The commands of docs/share.md, with a folder for a remote."""
     fresh.dvc("remote", "add", "-d", "ours", str(tmp_path / "remote"))
     fresh.dvc("push")
     committed(fresh, "the study")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,10 +18,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
-from test_tracking_contents import DATASETS, cell_runs
+from test_tracking_contents import DATASETS, HASHES, cell_runs
 
 from sae_transfer.core.errors import UserError
-from sae_transfer.tracking import TrackingParams, contents, location, projection, server, view
+from sae_transfer.tracking import TrackingParams, contents, location, models, projection, server, view
 from sae_transfer.tracking.store import Store
 from tables import table as made_up
 
@@ -39,9 +40,14 @@ def table():
     return made_up(DATASETS, {"narrow_2": 2})
 
 
-def study(auc=0.5, seed=0, **files):
+def study(auc=0.5, seed=0, resamples=1000, **files):
     numbers = {"out_of_domain.sparse_1": auc}
-    params = {"seed": seed, "model": {"name": "tiny"}, "saes": {f"sae_{i}": {"layer": i} for i in range(200)}}
+    params = {
+        "seed": seed,
+        "transfer": {"resamples": resamples},
+        "model": {"name": "tiny"},
+        "saes": {f"sae_{i}": {"layer": i} for i in range(200)},
+    }
     pages = {
         "figures/heatmap.png": PNG,
         "report.html": b"<p>",
@@ -51,7 +57,8 @@ def study(auc=0.5, seed=0, **files):
 
 
 def track(folder, table, *, name="workspace", parent=None, params=PARAMS):
-    return projection.project(params, name, parent or study(), cell_runs(table), folder)
+    probes = models.probes_run(name, table, HASHES, {})
+    return projection.project(params, name, parent or study(), cell_runs(table), probes, folder)
 
 
 def runs(folder, kind="cell", params=PARAMS, **tags):
@@ -117,14 +124,29 @@ def test_filters_that_people_type_find_their_runs(made):
             return sorted(run.info.run_name for run in store.client.search_runs([store.experiment], words))
 
         pair = "params.train = 'alpha' and params.test = 'beta'"
-        assert names(pair) == ["layer_2: alpha → beta", "narrow_2: alpha → beta", "text: alpha → beta"]
-        assert names(f"{pair} and metrics.`sparse_1.auc` > 0") == ["narrow_2: alpha → beta"]
+        assert names(pair) == [f"alpha → beta · {space}" for space in ("layer_2", "narrow_2", "text")]
+        assert names(f"{pair} and metrics.`sparse_1.auc` > 0") == ["alpha → beta · narrow_2"]
+        assert names(f"{pair} and metrics.auc > 0") == []  # no number of a run is of a probe that it does not name
         (run,) = store.client.search_runs([store.experiment], f"{pair} and params.space = 'narrow_2'")
         feature = run.data.tags["sparse_1.features"]
-        assert "narrow_2: alpha → beta" in names(f"tags.`sparse_1.features` = '{feature}'")
+        assert "alpha → beta · narrow_2" in names(f"tags.`sparse_1.features` = '{feature}'")
         last = run.data.tags["sparse_n.features"].split()[-1]
-        assert "narrow_2: alpha → beta" in names(f"tags.`sparse_n.features` LIKE '% {last} %'")
-        assert names(view.FILTER) == names("tags.kind = 'cell'")
+        assert "alpha → beta · narrow_2" in names(f"tags.`sparse_n.features` LIKE '% {last} %'")
+        experiment = store.client.get_experiment(store.experiment)
+        found = {name: names(searched(experiment, name)) for name in (view.TABLE_VIEW, view.CHARTS_VIEW, "studies")}
+        pairs = [f"{a} → {b} · narrow_2" for a in DATASETS for b in DATASETS]
+        assert found[view.TABLE_VIEW] == pairs
+        assert found[view.CHARTS_VIEW] == ["alpha → beta · narrow_2", "beta → alpha · narrow_2", "workspace · tiny"]
+        assert found["studies"] == ["workspace · tiny"]
+
+
+def test_every_filter_of_the_docs_and_of_the_note_is_one_that_mlflow_takes(made):
+    page = (Path(__file__).parents[2] / "docs/mlflow.md").read_text()
+    told = re.findall(r"`+((?:params|tags|metrics)\.[^|]*?[^`|])`+ \|\n", page + view.NOTE)
+    assert len(told) > 10
+    with location.opened(PARAMS, made) as store:
+        for words in told:
+            store.client.search_runs([store.experiment], words)
 
 
 def test_running_it_again_adds_nothing(folder, table):
@@ -166,7 +188,7 @@ def test_a_changed_cell_is_a_new_run_and_the_old_one_is_superseded(folder, table
     (new,) = [run for run in runs(folder) if run.info.run_id not in before]
     assert (new.data.params, new.info.run_name) == (old.data.params, old.info.run_name)
     assert new.data.metrics["sparse_1.auc"] == pytest.approx(old.data.metrics["sparse_1.auc"] + 0.01)
-    assert new.info.run_name == "narrow_2: alpha → beta"
+    assert new.info.run_name == "alpha → beta · narrow_2"
 
 
 def test_going_back_revives_the_old_run(folder, table):
@@ -181,13 +203,70 @@ def test_going_back_revives_the_old_run(folder, table):
 
 def test_a_cell_that_is_gone_is_superseded_and_other_studies_are_left_alone(folder, table):
     n = len(runs(folder))
-    track(folder, table, name="brave-newt")
+    track(folder, table, name="brave-newt", parent=study(seed=1))
     assert len(runs(folder, study="brave-newt", superseded="no")) == n
     assert len(runs(folder, "study")) == 2
+    assert len(logged(folder)) == 2 * n_probes(table)
     done = track(folder, table[table["space"] != "narrow_2"])
     assert done.created == 0
     assert done.superseded == sum(run.data.params["space"] == "narrow_2" for run in runs(folder, study="workspace"))
     assert len(runs(folder, study="brave-newt", superseded="no")) == n
+
+
+def resampled(table):
+    """Other bounds of the same numbers, as from another number of resamples."""
+    return table.assign(auc_low=table["auc_low"] - 0.01, auc_train_sd=0.5)
+
+
+def test_an_experiment_that_resamples_anew_changes_intervals_in_place(folder, table):
+    before, n_models = {run.info.run_id for run in runs(folder)}, len(logged(folder))
+    done = track(folder, resampled(table), name="fewer", parent=study(resamples=4))
+    assert counts(done) == (0, len(before), 0)
+    found = runs(folder, study="fewer", superseded="no")
+    assert {run.info.run_id for run in found} == before
+    wanted = {cell.name: cell for cell in cell_runs(resampled(table))}
+    for run in found:
+        assert run.data.metrics == pytest.approx(dict(wanted[run.info.run_name].metrics))
+        shown = artifacts(folder, run)["all_settings.json"]
+        assert shown == wanted[run.info.run_name].tables["all_settings.json"].encode()
+    (parent,) = runs(folder, "study")
+    assert (parent.data.tags["study"], parent.data.tags["transfer.resamples"]) == ("fewer", "4")
+    assert len(logged(folder)) == n_models
+    assert counts(track(folder, table)) == (0, len(before), 0)  # and back
+    assert {run.info.run_id for run in runs(folder, study="workspace", superseded="no")} == before
+
+
+def logged(folder):
+    with location.opened(PARAMS, folder) as store:
+        return store.client.search_logged_models([store.experiment], max_results=1000)
+
+
+def n_probes(table):
+    return len(models.probes_run("workspace", table, HASHES, {}).models)
+
+
+def test_models_hold_the_matrix_of_train_and_test(folder, table):
+    found = {model.name: model for model in logged(folder)}
+    assert len(found) == n_probes(table)
+    rows = table.query("space == 'narrow_2' and probe == 'sparse_1' and rank == 1 and test_variation == 'default'")
+    for train in DATASETS:
+        model = found[f"{train} · narrow_2 sparse_1"]
+        assert (model.status, model.model_type, model.params["train"]) == ("READY", "sparse_1", train)
+        own = rows[rows["train"] == train]
+        shown = {(metric.dataset_name, metric.key): metric.value for metric in model.metrics}
+        assert shown == {(test, "auc"): area for test, area in zip(own["test"], own["auc"], strict=True)}
+        assert {metric.dataset_digest for metric in model.metrics} == {h[:8] for h in HASHES.values()}
+    (run,) = runs(folder, "probes")
+    assert {each.dataset.name for each in run.inputs.dataset_inputs} == set(DATASETS)
+    before = {model.model_id for model in found.values()}
+    track(folder, changed(table))  # one of them is another probe now: the old ones go
+    after = logged(folder)
+    assert len(after) == len(found)
+    assert not before & {model.model_id for model in after}
+    with location.opened(PARAMS, folder) as store:  # what somebody else logged stays
+        mine = store.client.create_logged_model(store.experiment, "mine")
+    track(folder, table)
+    assert mine.model_id in {model.model_id for model in logged(folder)}
 
 
 def test_other_headline_numbers_update_the_parent_and_other_params_make_another(folder, table):
@@ -219,6 +298,11 @@ def test_a_run_that_a_person_deleted_comes_back(folder, table):
     assert track(folder, table).created == 1
 
 
+def searched(experiment, view_name):
+    """What a shipped view filters by."""
+    return json.loads(json.loads(experiment.tags[f"mlflow.sharedViewState.{view_name}"])["state"])["searchFilter"]
+
+
 def runs_of(store):
     return store.runs({"kind": "cell"})
 
@@ -238,7 +322,7 @@ def killing(*words, **more):
         os.kill(os.getpid(), signal.SIGKILL)
     return function(*words, **more)
 owner.{step} = killing
-t.track(Path({folder!r}), t.made_up(t.DATASETS, {{"narrow_2": 2}}), name="second")
+t.track(Path({folder!r}), t.made_up(t.DATASETS, {{"narrow_2": 2}}), name="second", parent=t.study(seed=1))
 """
 
 
@@ -265,7 +349,7 @@ def test_killed_at_any_step_and_run_again_leaves_whole_runs_alone(step, call, af
     first = {run.info.run_id for run in runs(folder, study="second") if run.info.status == "FINISHED"}
     n = len(runs(folder, study="workspace"))
     assert len(first) < n
-    done = track(folder, table, name="second")
+    done = track(folder, table, name="second", parent=study(seed=1))
     assert done.kept == len(first)
     cells, parents = runs(folder, study="second"), runs(folder, "study", study="second")
     assert len(cells) == n
@@ -274,7 +358,9 @@ def test_killed_at_any_step_and_run_again_leaves_whole_runs_alone(step, call, af
     assert {run.data.tags["mlflow.parentRunId"] for run in cells} == {parent.info.run_id for parent in parents}
     assert len(parents) == 1
     places = {path.name for path in (folder / "artifacts/sae-transfer").iterdir()}
-    assert places == {run.info.run_id for run in [*runs(folder), *runs(folder, "study")]}
+    assert places == {run.info.run_id for kind in ("cell", "study", "probes") for run in runs(folder, kind)}
+    assert {run.info.status for run in runs(folder, "probes")} == {"FINISHED"}
+    assert len(logged(folder)) == 2 * n_probes(table)
 
 
 def test_killed_while_a_run_is_brought_up_to_date(folder, table, monkeypatch):
@@ -321,6 +407,15 @@ def test_a_store_of_the_layout_before_this_one_is_superseded(folder, table):
         for run in runs_of(store):
             store.tag(run, settings="", fingerprint="of another format")
     assert counts(track(folder, table)) == (14, 0, 14)
+
+
+def test_a_number_that_is_gone_makes_a_new_run_since_mlflow_takes_none_back(folder, table):
+    here = (table["probe"] == "sparse_1") & (table["rank"] == 1)
+    here &= (table["train"] == "alpha") & (table["test"] == "beta")
+    gone = table.assign(auc_low=table["auc_low"].where(~here))
+    assert counts(track(folder, gone)) == (1, 13, 1)
+    (new,) = [run for run in runs(folder, superseded="no") if run.info.run_name == "alpha → beta · narrow_2"]
+    assert "sparse_1.auc_low" not in new.data.metrics
 
 
 # What a person gets wrong: one line each, and what is there stays.

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy import sparse
 
 from sae_transfer.core.errors import UserError
 from sae_transfer.model import neuronpedia
@@ -19,6 +20,7 @@ from tables import table as made_up
 
 DATASETS = ("alpha", "beta")
 SAES = {"narrow_2": 2}
+NUMBERS = [f"{where}.sparse_1{end}" for where in ("control", "out_of_domain", "in_domain") for end in ("_low", "")]
 HASHES = {name: f"{i}" * 32 for i, name in enumerate(DATASETS)}
 
 
@@ -47,7 +49,11 @@ def row_of(table, space, key, train="alpha", test="beta"):
 def test_every_space_and_pair_is_a_run_and_every_run_another(table):
     found = cell_runs(table)
     places = cells.headline(table)[["space", "train", "test"]].drop_duplicates()
-    assert [cell.name for cell in found] == [f"{space}: {a} → {b}" for space, a, b in places.to_numpy()]
+    names = [f"{a} → {b} · {space}" for space, a, b in places.to_numpy()]
+    assert sorted(cell.name for cell in found) == sorted(names)
+    assert [cell.name for cell in found[:4]] == [
+        f"alpha → alpha · {space}" for space in ("narrow_2", "layer_2", "text", "verbal")
+    ]
     assert len({cell.fingerprint for cell in found}) == len(found) == 3 * len(DATASETS) ** 2 + len(DATASETS)
 
 
@@ -56,10 +62,20 @@ def test_a_run_has_the_numbers_of_every_probe_in_it(table):
     own = cells.headline(table).query("space == 'narrow_2' and train == 'alpha' and test == 'beta'")
     assert {"sparse_1", "sparse_n", "target_trained_sparse_1"} < set(own["key"])
     for row in own.to_dict("records"):
-        wanted = {f"{row['key']}.{name}": row[name] for name in contents.METRICS if not np.isnan(row[name])}
-        assert wanted.items() <= cell.metrics.items()
+        if row["probe"] != "target_trained":
+            names = contents.METRICS if row["key"] in ("sparse_1", "sparse_n") else ("auc", "auc_low", "auc_high")
+            wanted = {f"{row['key']}.{name}": round(row[name], 6) for name in names if not np.isnan(row[name])}
+            assert wanted.items() <= cell.metrics.items()
     for name in ("auc_low", "auc_high", "accuracy", "delta_residual", "delta_residual_low", "delta_residual_high"):
         assert f"sparse_1.{name}" in cell.metrics
+
+
+def test_what_was_trained_on_b_is_a_ceiling_of_the_probe_and_no_probe_of_the_run(table):
+    metrics = one(table).metrics
+    assert not [name for name in metrics if name.startswith("target_trained")]
+    ceiling = row_of(table, "narrow_2", "target_trained_sparse_1")["auc"]
+    assert metrics["sparse_1.ceiling_auc"] == pytest.approx(ceiling, abs=1e-6)
+    assert metrics["sparse_1.ceiling_gap"] == pytest.approx(ceiling - metrics["sparse_1.auc"], abs=1e-6)
 
 
 def test_what_a_reader_compares_with_stands_beside_it(table):
@@ -88,12 +104,13 @@ def test_a_run_says_what_identifies_it(table):
 
 def test_tags_say_where_it_stands_and_which_features_it_reads(table):
     tags = one(table).tags
-    assert (tags["domain"], tags["role"]) == ("OOD", "probe")
+    assert (tags["domain"], tags["role"], tags["charts"]) == ("OOD", "sae", "yes")
     assert tags["sparse_1.features"] == row_of(table, "narrow_2", "sparse_1")["feature_ids"]
     assert tags["sparse_n.features"] == f" {row_of(table, 'narrow_2', 'sparse_n')['feature_ids']} "
-    assert set(tags) == {"domain", "role", "sparse_1.features", "sparse_n.features"}
+    assert set(tags) == {"domain", "role", "charts", "sparse_1.features", "sparse_n.features"}
     assert one(table, test="alpha").tags["domain"] == "in domain"
-    assert one(table, "layer_2").tags == {"domain": "OOD", "role": "probe"}
+    assert "charts" not in one(table, test="alpha").tags
+    assert one(table, "layer_2").tags == {"domain": "OOD", "role": "residual"}
     assert one(table, "text").tags["role"] == one(table, "verbal", "beta").tags["role"] == "baseline"
 
 
@@ -149,16 +166,22 @@ def test_the_fingerprint_is_of_the_content_without_the_commit(table):
 
 def test_the_parent_run_has_the_params_and_a_dozen_numbers_but_no_uri():
     params = {"seed": 0, "model": {"name": "tiny", "layers": [2, 3]}, "tracking": {"uri": "http://me:secret@host"}}
+    params |= {"jobs": 4, "sweep": {"trials": 9}, "transfer": {"resamples": 7, "whole": False}}
     numbers = {"out_of_domain.sparse_1": 0.5, "out_of_domain.residual": 0.75}
-    run = contents.study("workspace", params, numbers, {"saes": pd.DataFrame({"a": [1.5, np.nan]})}, {}, {})
-    assert run.params == {"seed": "0", "model.name": "tiny", "model.layers": "[2, 3]"}
-    assert run.metrics == numbers
+    run = contents.study(
+        "workspace", params, numbers, ["Yes.", "So."], {"saes": pd.DataFrame({"a": [1.5, np.nan]})}, {}, {}
+    )
+    expected = {"seed": "0", "model.name": "tiny", "model.layers": "[2, 3]", "transfer.whole": "false"}
+    assert (run.name, run.params) == ("workspace · tiny", expected)
+    assert (run.metrics, run.tags["transfer.resamples"]) == (numbers, "7")
+    assert run.tags["mlflow.note.content"] == "Yes.\n\nSo."
     assert json.loads(run.tables["saes.json"]) == {"columns": ["a"], "data": [[1.5], [None]]}
 
 
-def test_the_parent_shows_one_row_a_headline_number(table):
+def test_the_parent_shows_one_row_a_probe_and_pair(table):
     shown = contents.transfer_table(table)
-    assert len(shown) == len(cells.headline(table))
+    assert set(shown["key"]) == {"residual", "mean_difference", "sparse_1", "sparse_n"}
+    assert len(shown) == 4 * len(DATASETS) ** 2
     assert shown.columns[:4].tolist() == ["space", "key", "train", "test"]
 
 
@@ -175,13 +198,21 @@ def test_a_feature_table_says_what_each_feature_is_and_what_it_is_worth_everywhe
     saved += [Probe("sparse_n", "sparse_n", np.arange(len(together)) + 5.0, 0.0, together, n_train=240)]
     fires = np.full(64, 120)
     found = tables.feature_tables(
-        table, lambda space, train: saved, lambda sae, train: fires, lambda sae, feature: f"https://np/{feature}"
+        table,
+        lambda space, train: saved,
+        lambda sae, train: fires,
+        lambda sae, features: {feature: [f"most {feature}", f"less {feature}"] for feature in features},
+        lambda sae, feature: f"https://np/{feature}",
     )
     assert set(found) == {("narrow_2", a) for a in DATASETS}
     assert set(found["narrow_2", "alpha"]) == {"sparse_1", "sparse_n"}  # neither controls nor baselines
     single = found["narrow_2", "alpha"]["sparse_1"]
     areas = [f"auc on {name}" for name in DATASETS]
-    assert single.columns.tolist() == ["feature", "rank", "cv_auc", "density", "scale", "bias", *areas, "link"]
+    assert single.columns.tolist() == [*tables.COLUMNS, *areas, "scale", "bias", "link"]
+    assert tables.COLUMNS[0] == "feature"
+    examples = [[f"most {feature}", f"less {feature}"] for feature in ids]
+    assert single[["fires most on", "then on"]].to_numpy().tolist() == examples
+    assert single["and on"].isna().all()
     assert single[["feature", "rank", "scale", "bias"]].to_numpy().tolist() == [[ids[0], 1, 2, -1], [ids[1], 2, 4, -1]]
     assert single["cv_auc"].tolist() == [0.9, 0.8]
     assert set(single["density"]) == {0.5}
@@ -195,10 +226,20 @@ def test_a_feature_table_says_what_each_feature_is_and_what_it_is_worth_everywhe
 
 
 def test_a_feature_without_a_saved_probe_or_a_page_is_told_all_the_same(table):
-    found = tables.feature_tables(table, lambda *_: [], lambda *_: np.full(64, 120), lambda *_: "")
+    found = tables.feature_tables(table, lambda *_: [], lambda *_: np.full(64, 120), lambda *_: {}, lambda *_: "")
     shown = found["narrow_2", "alpha"]["sparse_n"]
     assert shown["scale"].isna().all()
     assert not {"link", "weight"} & set(shown)
+
+
+def test_the_prompts_of_a_feature_are_those_on_which_it_fires_most():
+    X = sparse.csr_array(np.array([[0, 1.0, 0], [3, 0, 0], [2, 0, 0], [5, 0, 0], [1, 4, 0]]))
+    assert tables.most_active(X, list("abcde"), [0, 1, 2]) == {0: ["d", "b", "c"], 1: ["e", "a"], 2: []}
+    long = tables.as_text("people", 0, "How old\nis Ann?", "Passage: " + "x " * 200 + "How old\nis Ann?")
+    assert long.startswith("How old is Ann? (people, unanswerable) […] ")
+    assert long.endswith("How old is Ann?")
+    assert len(long) < 250
+    assert tables.as_text("sums", 1, "", "1 + 1") == "(sums, answerable) 1 + 1"
 
 
 def test_the_lock_file_says_which_stage_wrote_what(tmp_path):
@@ -228,12 +269,33 @@ def test_links_to_neuronpedia(tmp_path):
     assert neuronpedia.link("", 7) == ""
 
 
-def test_the_view_names_columns_that_runs_have(table):
+def test_the_views_name_columns_and_charts_that_runs_have_and_fit_the_screen(table):
     cell = one(table)
-    for column in view.COLUMNS:
+    for column in view.CELLS:
         kind, name = column.split(".", 1)
         known = {"params": cell.params, "metrics": cell.metrics, "tags": cell.tags}[kind]
         assert name.strip("`") in known, column
+    assert {name for axes in view.CHARTS for name in axes} <= set(cell.metrics)
+    assert max(sum(columns.values()) for columns in (view.CELLS, view.SWEEPS)) <= view.ROOM
+
+
+def test_a_view_shows_the_study_that_is_told_and_its_pictures(table):
+    pages = {"figures/a.png": b"1", **view.picture("narrow_2 sparse_1", b"1")}
+    parent = contents.study("newt", {"model": {"name": "m"}}, {"x": 1.0}, [], {}, pages, {})
+    shipped = view.tags("newt", parent, cell_runs(table))
+    states = {name: json.loads(json.loads(text)["state"]) for name, text in shipped.items() if "View" in name}
+    for name in (view.TABLE_VIEW, view.CHARTS_VIEW):
+        assert 'tags.study = "newt"' in states[f"mlflow.sharedViewState.{name}"]["searchFilter"]
+    charts = states["mlflow.sharedViewState.charts"]["compareRunCharts"]
+    assert [card["imageKeys"] for card in charts if card["type"] == "IMAGE"] == [["narrow_2 sparse_1"]]
+    many = contents.study("newt", {"model": {"name": "m"}}, dict.fromkeys(NUMBERS, 1.0), [], {}, {}, {})
+    (text,) = [text for name, text in view.tags("newt", many, []).items() if name.endswith("studies")]
+    shown = json.loads(json.loads(text)["state"])["selectedColumns"]
+    assert shown[0] == "metrics.`out_of_domain.sparse_1`"  # the bounds come later
+    assert 3 < len(shown) < len(NUMBERS)
+    streams = view.tags("newt", parent, cell_runs(table[table["sae"] == ""]))
+    (state,) = [json.loads(json.loads(text)["state"]) for name, text in streams.items() if view.TABLE_VIEW in name]
+    assert 'tags.role = "residual"' in state["searchFilter"]
 
 
 def test_importing_tracking_does_not_import_mlflow():

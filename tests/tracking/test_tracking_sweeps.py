@@ -1,29 +1,32 @@
 """Sweeps in a real MLflow store."""
 
+import json
 import sqlite3
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from sae_transfer.core.errors import UserError
-from sae_transfer.tracking import TrackingParams, location
+from sae_transfer.tracking import TrackingParams, location, view
 from sae_transfer.tracking.contents import Content
 from sae_transfer.tracking.projection import PARENT
 from sae_transfer.tracking.sweeps import log_sweeps
 from sae_transfer.tuning.trials import Sweep, Trial
 
 PARAMS = TrackingParams()
-SPACE = {"mode": "auc", "n_max": 8, "C": [0.001, 10.0], "rows": "ab12"}
+SPACE = {"objective": "log_loss", "mode": "best", "n_max": 8, "C": [0.001, 10.0], "rows": "ab12"}
 
 
-def trial(number, area, n=2, **attributes):
+def trial(number, loss, n=2, **attributes):
     params = {"C": 0.1 * (number + 1), "N": n, "ranking": "auc", "scaling": "rms"}
-    return Trial(number, "complete", params, area, attributes, 0.5)
+    return Trial(number, "complete", params, loss, attributes, loss, 1 - loss)
 
 
-BEST = {"chosen": True, "auc.alpha": 0.9, "auc_low.alpha": 0.8, "auc_high.alpha": 0.95, "reason.beta": "8 groups"}
+BEST = {"chosen": True, "auc.alpha": 0.9, "auc_low.alpha": 0.8, "auc_high.alpha": 0.95, "auc.beta": 0.7}
 FAILED = Trial(2, "fail", {"C": 1.0}, None, {})
-ALPHA = Sweep("s", "small", "alpha", SPACE, (trial(0, 0.7), trial(1, 0.8, 4, **BEST), FAILED))
+UNTUNED = {"N": 2, "C": 1.0, "auc": 0.6, "log_loss": 0.4, "auc.alpha": 0.85, "auc.beta": 0.75}
+ALPHA = Sweep("s", "small", "alpha", SPACE, (trial(0, 0.3), trial(1, 0.2, 4, **BEST), FAILED), UNTUNED)
 BETA = replace(ALPHA, train="beta")
 
 
@@ -55,41 +58,44 @@ def runs(client, kind):
     return sorted(found, key=lambda run: run.info.run_name)
 
 
-def test_trials_are_the_children_of_a_run_of_the_sweep(client):
+def table_of(client, run, name):
+    """A table that lies beside the store."""
+    folder = Path(client.get_experiment(run.info.experiment_id).artifact_location.split(":/", 1)[1])
+    text = (Path("mlruns/artifacts") / folder / run.info.run_id / "artifacts" / name).read_text()
+    listed = json.loads(text)
+    return [dict(zip(listed["columns"], row, strict=True)) for row in listed["data"]]
+
+
+def test_a_run_has_the_winner_and_the_untuned_probe_and_a_table_of_trials(client):
     log_sweeps([ALPHA, BETA], PARAMS)
-    parents = runs(client, "sweep")
-    assert [run.info.run_name for run in parents] == ["sweep s/small/alpha", "sweep s/small/beta"]
-    assert {run.info.status for run in parents} == {"FINISHED"}
-    assert parents[0].data.params["n_max"] == "8"
-    assert parents[0].data.params["train"] == "alpha"
-    assert parents[0].data.metrics["cv_auc"] == 0.8
-    assert parents[0].data.metrics["n_features"] == 4
-    assert parents[0].data.metrics["auc_low.alpha"] == 0.8
-    children = [run for run in runs(client, "trial") if run.data.tags[PARENT] == parents[0].info.run_id]
-    assert [run.info.run_name for run in children] == ["trial 0", "trial 1", "trial 2"]
-    assert [run.info.status for run in children] == ["FINISHED", "FINISHED", "FAILED"]
-    assert children[1].data.params == {
-        "sae": "small",
-        "train": "alpha",
-        "C": "0.2",
-        "N": "4",
-        "ranking": "auc",
-        "scaling": "rms",
+    found = runs(client, "sweep")
+    assert [run.info.run_name for run in found] == ["alpha · small · sweep s", "beta · small · sweep s"]
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert found[0].data.params == {"study": "s", "sae": "small", "train": "alpha"} | {
+        k: str(v) for k, v in SPACE.items()
     }
-    assert children[1].data.metrics == {
-        "cv_auc": 0.8,
-        "cv_log_loss": 0.5,
-        "n_features": 4.0,
-        "auc.alpha": 0.9,
-        "auc_low.alpha": 0.8,
-        "auc_high.alpha": 0.95,
-    }
-    assert children[0].data.metrics == {"cv_auc": 0.7, "cv_log_loss": 0.5, "n_features": 2.0}
-    assert [run.data.tags["chosen"] for run in children] == ["no", "yes", "no"]
+    expected = {"trial": 1, "N": 4, "C": 0.2, "cv_log_loss": 0.2, "cv_auc": 0.8, "trials": 2, "ties": 0}
+    expected |= {"auc_in_domain": 0.9, "auc_in_domain_low": 0.8, "auc_in_domain_high": 0.95, "auc_ood": 0.7}
+    expected |= {"untuned.N": 2, "untuned.C": 1, "untuned.cv_auc": 0.6, "untuned.cv_log_loss": 0.4}
+    expected |= {"untuned.auc_in_domain": 0.85, "untuned.auc_ood": 0.75}
+    assert expected.items() <= found[0].data.metrics.items()
+    assert (found[0].data.tags["ranking"], found[0].data.tags["scaling"]) == ("auc", "rms")
+    shown = table_of(client, found[0], "trials.json")
+    assert [(row["trial"], row["state"], row["cv_log_loss"]) for row in shown] == [
+        (1, "complete", 0.2),
+        (0, "complete", 0.3),
+        (2, "fail", None),
+    ]
+    (parent,) = runs(client, "sweep_study")
+    assert {run.data.tags[PARENT] for run in found} == {parent.info.run_id}
+    winners = table_of(client, parent, "winners.json")
+    assert [(row["sae"], row["train"], row["N"]) for row in winners] == [("small", "alpha", 4), ("small", "beta", 4)]
+    names = {column.split(".", 1)[1].strip("`") for column in view.SWEEPS}
+    assert names <= set(found[0].data.metrics)  # the columns of the view
 
 
 def everything(client):
-    kinds = ("sweep", "trial")
+    kinds = ("sweep", "sweep_study")
     return [
         (r.info.run_id, r.info.status, r.data.params, r.data.metrics, r.data.tags)
         for k in kinds
@@ -102,37 +108,36 @@ def test_written_again_it_adds_nothing(client):
     before = everything(client)
     log_sweeps([ALPHA, BETA], PARAMS)
     assert everything(client) == before
-    history = client.get_metric_history(runs(client, "sweep")[0].info.run_id, "cv_auc")
+    history = client.get_metric_history(runs(client, "sweep")[0].info.run_id, "cv_log_loss")
     assert len(history) == 1
 
 
-def test_more_trials_add_their_runs_and_move_what_is_chosen(client):
+def test_more_trials_bring_the_same_run_up_to_date(client):
     log_sweeps([ALPHA], PARAMS)
-    first = {run.info.run_id for run in runs(client, "trial")}
-    more = replace(
-        ALPHA, trials=(trial(0, 0.7), trial(1, 0.8, 4), FAILED, trial(3, 0.9, 8, **BEST | {"auc.alpha": 0.92}))
-    )
-    log_sweeps([more], PARAMS)
-    children = runs(client, "trial")
-    assert first < {run.info.run_id for run in children}
-    assert len(children) == 4
-    assert [run.data.tags["chosen"] for run in children] == ["no", "no", "no", "yes"]
-    (parent,) = runs(client, "sweep")
-    assert parent.data.metrics["trials"] == 3
-    assert parent.data.metrics["auc.alpha"] == 0.92
+    (before,) = runs(client, "sweep")
+    better = trial(3, 0.1, 8, **BEST | {"auc.alpha": 0.92})
+    log_sweeps([replace(ALPHA, trials=(trial(0, 0.3), trial(1, 0.2, 4), FAILED, better))], PARAMS)
+    (after,) = runs(client, "sweep")
+    assert after.info.run_id == before.info.run_id
+    assert (after.data.metrics["trials"], after.data.metrics["trial"], after.data.metrics["N"]) == (3, 3, 8)
+    assert after.data.metrics["auc.alpha"] == 0.92
+    assert table_of(client, after, "trials.json")[0]["trial"] == 3
 
 
 def test_a_sweep_of_another_space_supersedes_the_one_of_its_name(client):
-    log_sweeps([ALPHA], PARAMS)
+    log_sweeps([ALPHA, BETA], PARAMS)
     log_sweeps([replace(ALPHA, params=SPACE | {"n_max": 4})], PARAMS)
-    old, new = sorted(runs(client, "sweep"), key=lambda run: -int(run.data.params["n_max"]))
-    assert (old.data.tags["superseded"], new.data.tags["superseded"]) == ("yes", "no")
-    trials = {(run.data.tags[PARENT], run.data.tags["superseded"]) for run in runs(client, "trial")}
-    assert trials == {(old.info.run_id, "yes"), (new.info.run_id, "no")}
-    assert len({run.data.tags["settings"] for run in runs(client, "trial")}) == 6
+    told = {
+        (run.data.params["train"], run.data.params["n_max"]): run.data.tags["superseded"]
+        for run in runs(client, "sweep")
+    }
+    assert told == {("alpha", "8"): "yes", ("alpha", "4"): "no", ("beta", "8"): "no"}
     log_sweeps([ALPHA], PARAMS)
-    again = sorted(runs(client, "sweep"), key=lambda run: -int(run.data.params["n_max"]))
-    assert [run.data.tags["superseded"] for run in again] == ["no", "yes"]
+    told = {
+        (run.data.params["train"], run.data.params["n_max"]): run.data.tags["superseded"]
+        for run in runs(client, "sweep")
+    }
+    assert told == {("alpha", "8"): "no", ("alpha", "4"): "yes", ("beta", "8"): "no"}
 
 
 def test_a_run_that_a_kill_left_half_written_is_written_anew(client, monkeypatch):
@@ -140,19 +145,17 @@ def test_a_run_that_a_kill_left_half_written_is_written_anew(client, monkeypatch
 
     def interrupted(self, run_id, *args, **kwargs):
         calls.append(run_id)
-        if len(calls) == 3:  # the parent's, the first trial's, and now
+        if len(calls) == 3:  # the parent's, the first sweep's, and now
             raise KeyboardInterrupt
         return whole(self, run_id, *args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(type(client), "log_batch", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            log_sweeps([ALPHA], PARAMS)
-    assert [run.info.status for run in runs(client, "trial")] == ["FINISHED", "RUNNING"]
-    log_sweeps([ALPHA], PARAMS)
-    assert [run.info.status for run in runs(client, "trial")] == ["FINISHED", "FINISHED", "FAILED"]
-    assert [run.info.status for run in runs(client, "sweep")] == ["FINISHED"]
-    assert len(runs(client, "sweep")[0].data.params) == 3 + len(SPACE)
+            log_sweeps([ALPHA, BETA], PARAMS)
+    assert [run.info.status for run in runs(client, "sweep")] == ["FINISHED", "RUNNING"]
+    log_sweeps([ALPHA, BETA], PARAMS)
+    assert [run.info.status for run in runs(client, "sweep")] == ["FINISHED", "FINISHED"]
 
 
 def test_it_goes_where_the_cells_go_and_no_run_of_theirs_is_touched(client, tmp_path):
@@ -162,12 +165,12 @@ def test_it_goes_where_the_cells_go_and_no_run_of_theirs_is_touched(client, tmp_
     log_sweeps([ALPHA], PARAMS)
     assert client.get_run(cell).to_dictionary() == before
     experiment = client.get_experiment_by_name("sae-transfer")
-    assert {run.info.experiment_id for run in runs(client, "trial")} == {experiment.experiment_id}
+    assert {run.info.experiment_id for run in runs(client, "sweep")} == {experiment.experiment_id}
     mine = TrackingParams(uri=f"sqlite:///{tmp_path}/other.db", experiment="mine")
     log_sweeps([BETA], mine)
     assert len(runs(client, "sweep")) == 1
     with location.opened(mine) as store:
-        assert [run.info.run_name for run in store.runs({"kind": "sweep"})] == ["sweep s/small/beta"]
+        assert [run.info.run_name for run in store.runs({"kind": "sweep"})] == ["beta · small · sweep s"]
 
 
 def test_a_store_that_does_not_answer_is_one_line(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from sae_transfer.analyses.candidate_statistics import FEW, LABEL_FREE, TARGET_A
 from sae_transfer.analyses.candidates import FEATURES
 from sae_transfer.analyses.domains import ACCESS, KEYS, N_DOMAINS, same_data
 from sae_transfer.core.arrays import Floats
+from sae_transfer.results import cells
 from sae_transfer.results.schema import REASON, Column, Table, integers, numbers, texts
 from sae_transfer.results.sections import Picture, Section, Tables, look_up
 from sae_transfer.results.words import words
@@ -29,7 +30,6 @@ MIN_CANDIDATES = 8  # below, a rank correlation says nothing
 RIDGE = 1.0
 CUT = 3.0
 TINY = 1e-12
-SEES = {"no": "no row of B", "rows": "B's rows without labels", "labels": "labels of B"}
 PREDICTS, HARDLY = 0.5, 0.2  # of Spearman's correlation within (A, B), mean over SAEs and pairs
 MARK = 0.98
 
@@ -255,32 +255,7 @@ def compute(study: "Study", part: str) -> pd.DataFrame:
 
 def summarise(table: pd.DataFrame) -> list[str]:
     """What the table says. Means are over all SAEs and (A, B), which share domains, so no interval is claimed."""
-    return [*_ranked(table), *_combined(table), *_bound(table)]
-
-
-def _ranked(table: pd.DataFrame) -> Iterator[str]:
-    within = table[(table["scope"] == "within") & (table["candidates"] == "features")]
-    known = within[within["spearman"].notna() & (within["predictor"] != COMBINED)]
-    for sees, what in SEES.items():
-        rows = known[known["target_access"] == sees]
-        mean = _means(rows, "spearman").sort_values(ascending=False)
-        groups = {
-            "predict the AUC on B within (A, B)": mean[mean >= PREDICTS],
-            "predict it weakly": mean[(mean < PREDICTS) & (mean >= HARDLY)],
-            "hardly predict it": mean[(mean < HARDLY) & (mean > -HARDLY)],
-            "predict it the other way round": mean[mean <= -HARDLY],
-        }
-        listed = {
-            verb: ", ".join(f"{words('predictor', str(name))} {value:.2f}" for name, value in one.items())
-            for verb, one in groups.items()
-        }
-        if len(rows):
-            said = "; ".join(f"{names} {verb}" for verb, names in listed.items() if names)
-            yield f"Seeing {what} (mean Spearman over {_cases(rows)}): {said}."
-    silent = within.loc[within["spearman"].isna(), "predictor"].unique()
-    if len(silent):
-        names = ", ".join(words("predictor", name) for name in silent)
-        yield f"Within (A, B) nothing can be said of these, since no pair has a value: {names}."
+    return [*_combined(table), *_bound(table)]
 
 
 def _means(rows: pd.DataFrame, column: str) -> "pd.Series[float]":
@@ -331,27 +306,33 @@ def _bound(table: pd.DataFrame) -> Iterator[str]:
             )
 
 
+def by_predictor(features: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """How each predictor does for single features: by SAE, and over SAEs (means, and the range over all pairs)."""
+    keys = ["sae", "predictor"]
+    across = features.loc[features["scope"] == "across", [*keys, "spearman", "r2"]]
+    within = features[features["scope"] == "within"].drop(columns="r2").merge(across, on=keys, suffixes=("", "_across"))
+    within = within.rename(columns={"spearman_min": "spearman_low", "spearman_max": "spearman_high"})
+    numbers = {"spearman": "mean", "spearman_low": "min", "spearman_high": "max", "r2": "mean", "n_pairs": "max"}
+    return within, within.groupby(["predictor", "target_access"], sort=False).agg(numbers).reset_index()
+
+
 def claim(means: pd.DataFrame) -> str:
-    """The best predictors by what they see of B."""
+    """The best predictors by what they see of B, and whether they predict anything."""
     told, known = [], means[means["spearman"].notna() & (means["predictor"] != COMBINED)]
     for sees, said in (("rows", "Without labels of B"), ("no", "without any row of B")):
         rows = known[known["target_access"] == sees]
         if len(rows):
             best = rows.nlargest(1, "spearman").iloc[0]
-            name = words("predictor", best["predictor"])
-            told.append(f"{said}, the best sign is \u201c{name}\u201d (rank correlation {best['spearman']:.2f})")
+            name, value = words("predictor", best["predictor"]), best["spearman"]
+            how = "best" if value >= PREDICTS else "best, and weakly"
+            predicts = f"\u201c{name}\u201d predicts the AUC on B {how}" if value >= HARDLY else "nothing predicts it"
+            told.append(f"{said}, {predicts} (rank correlation {cells.number(value)})")
     return f"{'; '.join(told)}." if told else "No predictor has a value."
 
 
 def section(tables: Tables) -> Section:
     """The section of the report."""
-    rows = tables["predictors"][tables["predictors"]["candidates"] == "features"]
-    keys = ["sae", "predictor"]
-    across = rows.loc[rows["scope"] == "across", [*keys, "spearman", "r2"]]
-    within = rows[rows["scope"] == "within"].drop(columns="r2").merge(across, on=keys, suffixes=("", "_across"))
-    within = within.rename(columns={"spearman_min": "spearman_low", "spearman_max": "spearman_high"})
-    numbers = {"spearman": "mean", "spearman_low": "min", "spearman_high": "max", "r2": "mean", "n_pairs": "max"}
-    means = within.groupby(["predictor", "target_access"], sort=False).agg(numbers).reset_index()
+    within, means = by_predictor(tables["predictors"][tables["predictors"]["candidates"] == "features"])
     top = means.sort_values("spearman", ascending=False, kind="stable").groupby("target_access", sort=False).head(3)
     shown = [*TABLE.pick("predictor", "target_access", "spearman"), Column("r2", "number", "", heading="R2 across")]
     return Section(

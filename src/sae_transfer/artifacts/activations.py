@@ -22,9 +22,9 @@ from sae_transfer.core.hashing import digest
 class Checks:
     """Relative differences |a - b| / |b| of a prompt's stream, the worst over a few prompts and the layers read.
 
-    `padded` is a prompt beside longer ones against alone; `equal` beside one of its own length, measured where `padded`
-    is beyond `limit`, and then only prompts of one length shared a batch (`padding` is `none`, else `right`). `whole` is
-    the model that was cut after the last layer against the whole one, measured once a run. None: not measured.
+    `padded` is a prompt beside longer ones against alone; `equal` beside one of its own length, measured where
+    `padded` is beyond `limit`, and then only prompts of one length shared a batch (`padding` is `none`, else `right`).
+    `whole` is our model against the whole one, measured once a run. None: not measured.
     """
 
     limit: float

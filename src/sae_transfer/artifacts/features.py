@@ -30,7 +30,7 @@ class Health:
 
 @dataclass(frozen=True)
 class RowNorms:
-    """What an SAE that normalises every row does to its reconstruction: `scale` [n] times it, plus `shift` [n]."""
+    """How an SAE that normalises rows restores them: reconstruction times `scale` [n], plus `shift` [n]."""
 
     scale: NDArray[np.float32]
     shift: NDArray[np.float32]
@@ -133,7 +133,7 @@ def read_source(path: Path) -> dict[str, Any]:
 
 
 def write_directions(path: Path, found: Directions, decoder: Decoder) -> None:
-    """Both as safetensors. The features of `found` are among those of `decoder`, whose vectors are stored once."""
+    """Both as safetensors. The features of `found` are among those of `decoder`; shared vectors are stored once."""
     arrays: dict[str, NDArray[Any]] = {
         "fired_ids": decoder.feature_ids,
         "fired_decoder": decoder.vectors,

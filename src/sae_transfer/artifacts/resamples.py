@@ -1,4 +1,4 @@
-"""What the bootstrap of A's training groups gave: probes and rankings of every sample, as other analyses read them."""
+"""The bootstrap of A's training groups on disk: the probes and rankings of every sample."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ class Resampled:
 
 
 def write(path: Path, found: Resampled) -> None:
-    """One safetensors file: the weights, and all rankings one behind the other with their lengths."""
+    """One safetensors file: the weights, and all rankings concatenated, with their lengths."""
     lengths = np.array([len(ids) for ids in found.best], dtype=np.int64)
     ids = np.concatenate([np.empty(0, dtype=np.int64), *found.best])
     write_arrays(path, {"residual": found.residual, "best": ids, "lengths": lengths}, {})

@@ -9,12 +9,17 @@ import typer
 
 from sae_transfer.cli.params_option import ParamsFile, chosen_params
 from sae_transfer.core import files
-from sae_transfer.core.errors import UserError
+from sae_transfer.core.errors import UserError, closest
 from sae_transfer.data import sources
+from sae_transfer.data.splits import WORDS
 
 if TYPE_CHECKING:
-    from sae_transfer.data.overview import Overview
+    from collections.abc import Sequence
+
+    from sae_transfer.data.overview import Overview, Sample
     from sae_transfer.pipeline.params import Params
+
+SHOWN = 60  # characters of a long prompt that are shown at its beginning and at its end
 
 
 def generate() -> None:
@@ -49,33 +54,38 @@ def fetch(
 
 
 def check(
+    names: Annotated[list[str] | None, typer.Argument(help="Datasets of the params; by default all of them.")] = None,
     params_file: ParamsFile = "params.yaml",
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """Validate every configured dataset: sizes, balance, duplicates, lengths, and prompts beyond the model's context.
+    """Validate datasets: sizes, balance, duplicates, lengths, prompts as the model reads them, cues that tell labels.
 
     Of the model only the tokenizer and the configuration are read.
     """
     from sae_transfer.model import token_counts
-    from sae_transfer.pipeline import checks
+    from sae_transfer.pipeline import checks, counted_tokens
 
     params = chosen_params(params_file)
+    for name in names or ():
+        if name not in params.datasets:
+            raise UserError(f"dataset {name}: not in the params; {closest(name, params.datasets)}")
     count, reason = None, ""
     try:
         count = token_counts.counter(params.model)
     except UserError as error:
         reason = f"tokens are not counted: {error}"
-    found = {name: _overview(params, name, count) for name in params.datasets}
+    found = {name: _overview(params, name, count) for name in dict.fromkeys(names or params.datasets)}
+    right = {name: each for name, each in found.items() if not isinstance(each, str)}
+    if count:
+        counted_tokens.write(params, {name: each.tokens for name, each in right.items() if each.tokens})
     if as_json:
-        told = {name: each if isinstance(each, str) else asdict(each) for name, each in found.items()}
+        told = {name: each if isinstance(each, str) else _plain(each) for name, each in found.items()}
         print(json.dumps({"datasets": told, "tokens": reason or "counted"}, indent=1))
     else:
         print("\n\n".join(_described(name, each) for name, each in found.items()))
-        if reason:
-            print(f"\n{reason}")
-        if not any(isinstance(each, str) for each in found.values()):
-            print("".join(f"\n{notice.sentence}\n" for notice in checks.notes(params)), end="")
-    if wrong := [name for name, each in found.items() if isinstance(each, str)]:
+        notes = checks.notes(params, list(right), {name: each.ends for name, each in right.items()})
+        print("".join(f"\n{note}\n" for note in [reason, *(notice.sentence for notice in notes)] if note), end="")
+    if wrong := [name for name in found if name not in right]:
         raise UserError(f"{len(wrong)} of {len(found)} datasets cannot be used: {', '.join(wrong)}; see above")
 
 
@@ -87,6 +97,10 @@ def _overview(params: "Params", name: str, count: Any) -> "Overview | str":
         return overview.describe_dataset(name, params.datasets[name], params.seed, count)
     except UserError as error:
         return str(error)
+
+
+def _plain(found: "Overview") -> dict[str, Any]:
+    return {name: value for name, value in asdict(found).items() if name != "ends"}
 
 
 def _described(name: str, found: "Overview | str") -> str:
@@ -106,4 +120,16 @@ def _described(name: str, found: "Overview | str") -> str:
             f"{tokens.median:,.0f} tokens (median; longest {tokens.longest:,}); {tokens.beyond_context:,} prompts "
             f"beyond the context of {tokens.context:,}; {tokens.unknown:,} of {tokens.total:,} tokens unknown"
         )
-    return "\n  ".join([name, *lines])
+    return "\n  ".join([name, *lines, *samples_shown(found.samples)])
+
+
+def samples_shown(samples: "Sequence[Sample]") -> list[str]:
+    """A line a prompt as the model reads it: its beginning and end, and its last tokens or words, where it is read."""
+    return [
+        f"{WORDS[each.label]}: {_shortened(each.prompt)}  [ends in {' '.join(map(repr, each.last))}]"
+        for each in samples
+    ]
+
+
+def _shortened(prompt: str) -> str:
+    return repr(prompt) if len(prompt) <= 2 * SHOWN else f"{prompt[:SHOWN]!r} ... {prompt[-SHOWN:]!r}"

@@ -66,13 +66,16 @@ def score(
 
 
 def _prompts(file: Path | None, template: str, *, wanted: bool) -> Iterator[str]:
+    from sae_transfer.data.loaders import text_files
+
     if file is None:
         yield from (line.rstrip("\n") for line in sys.stdin if line.strip()) if wanted else ()
         return
     if not file.is_file():
         raise UserError(f"{file}: not found; give a .txt, .jsonl or .csv file with prompts")
     if file.suffix == ".txt":
-        yield from (line for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+        with text_files.open_text(file) as text:
+            yield from (line.rstrip("\r\n") for line in text if line.strip())
         return
     yield from _rendered(file, template)
 

@@ -12,7 +12,7 @@ def ui(
     import signal
 
     from sae_transfer.pipeline.params import Params
-    from sae_transfer.tracking import location, server
+    from sae_transfer.tracking import location, server, view
 
     params = Params.read().tracking
     if location.uri_of(params):
@@ -21,7 +21,8 @@ def ui(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended by whatever way, the server ends too
     try:
         with server.serving(location.root() / location.FOLDER, port) as address:
-            print(f"the transfer table: {server.shipped_view(address, params.experiment)}", flush=True)
+            for name in (view.TABLE_VIEW, view.CHARTS_VIEW):
+                print(f"{name}: {server.shipped_view(address, params.experiment, name)}", flush=True)
             print("Ctrl-C ends it", flush=True)
             signal.pause()
     except KeyboardInterrupt:

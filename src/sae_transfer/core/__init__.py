@@ -1,1 +1,1 @@
-"""What everything stands on: params, files, items, a person's mistake, randomness. Imports nothing of ours."""
+"""What every package uses: params, files, items, `UserError`, randomness. It imports no package of ours."""

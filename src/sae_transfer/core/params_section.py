@@ -29,7 +29,12 @@ def _as_text(names: Any) -> Any:
     return tuple(map(str, names)) if isinstance(names, list | tuple) else names
 
 
-def _is_place(path: Path) -> Path:
+def is_place(path: Path) -> Path:
+    """The path as it is, if something to read can lie there.
+
+    Raises:
+        ValueError: no file system has such a name, or it is the project itself or a folder around it.
+    """
     if "\0" in str(path) or any(len(os.fsencode(part)) > LONGEST_FILE_NAME for part in path.parts):
         raise ValueError("no file can have this name; correct it")
     if Path.cwd().is_relative_to(os.path.realpath(path)):
@@ -37,7 +42,7 @@ def _is_place(path: Path) -> Path:
     return path
 
 
-Place = Annotated[Path, AfterValidator(_is_place)]
+Place = Annotated[Path, AfterValidator(is_place)]
 """Where something to read lies: a file or a folder, in the project or elsewhere."""
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_text)]

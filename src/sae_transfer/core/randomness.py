@@ -12,5 +12,5 @@ def stable_hash(*parts: object) -> int:
 
 
 def rng_for(seed: int, *names: object) -> np.random.Generator:
-    """A random generator of its own for the thing that `names` names, derived from the study's seed."""
+    """A random generator for what `names` say, derived from the study's seed. Other names give another generator."""
     return np.random.default_rng(stable_hash(seed, *names))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A space, as a typed object: nothing takes its name apart.
+    """A space, as a typed object. No code parses its name.
 
     `layer` is None where a space has none (`TEXT`, `VERBAL`); `sae` names the SAE of a feature space and is empty
     elsewhere.

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sae_transfer.data import prompt_templates, splits
+from sae_transfer.data import cues, prompt_templates
 from sae_transfer.data.example import ANSWERABLE, UNANSWERABLE, Example
 from sae_transfer.data.loaders import loader_registry
 from sae_transfer.data.loaders.loader_registry import DatasetParams
 from sae_transfer.data.overlap import normalised
+from sae_transfer.data.splits import WORDS
 
 UNLIMITED = 10**30
+SAMPLES, LAST = 2, 3  # prompts of a label that are shown; tokens or words at their end
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,22 @@ class TokenCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """A prompt as the model reads it, and what it ends in: its last tokens, or words where there is no tokenizer."""
+
+    label: int
+    prompt: str
+    last: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """A dataset's rows as loaded, the rows that the study takes of them, and their prompts.
 
     `repeated_questions` counts the rows whose question an earlier row asks, `repeated_rows` those that have its context
     too, and `contradictions` the pairs of context and question that stand under both labels. `characters`
-    are (median, longest) of the prompts. `tokens` is None where there is no tokenizer.
+    are (median, longest) of the prompts. `tokens` is None where there is no tokenizer. `samples` are two prompts of
+    each label, `ends` the last token of every test row's prompt, or its last word without a tokenizer.
     """
 
     rows: int
@@ -48,10 +60,13 @@ class Overview:
     prompts: int
     characters: tuple[float, int]
     tokens: TokenCounts | None
+    samples: list[Sample]
+    ends: list[str]
 
 
-# Prompts, and whether each goes through the chat template (None: as the model's params say) -> their tokens.
-CountTokens = Callable[[Sequence[str], Sequence[bool | None]], TokenCounts]
+# Prompts, and whether each goes through the chat template (None: as the model's params say) -> their tokens, and of
+# each the last ones up to where it is read.
+CountTokens = Callable[[Sequence[str], Sequence[bool | None]], tuple[TokenCounts, list[list[str]]]]
 
 
 def describe_dataset(name: str, params: DatasetParams, seed: int, count: CountTokens | None = None) -> Overview:
@@ -68,12 +83,15 @@ def describe_dataset(name: str, params: DatasetParams, seed: int, count: CountTo
     """
     pool, test_pool = loader_registry.load(name, params)
     rows = [*pool, *(test_pool or ())]
-    train, test = splits.split(pool, test_pool, params.n_train, params.n_test, seed, name, params.question_rule)
+    train, test = loader_registry.split(name, params, seed, pool, test_pool)
     variations = dict.fromkeys([params.template, *params.variations])
-    asked = [(variation, row) for variation in variations for row in (*train, *test)]
-    texts = [prompt_templates.render(variation, row.context, row.question) for variation, row in asked]
+    asked = [(variation, row) for variation in variations for row in (*test, *train)]
+    texts = [
+        prompt_templates.render(variation, row.context, row.question, finished=row.finished) for variation, row in asked
+    ]
     chat = [prompt_templates.find(variation).chat for variation, _ in asked]
     characters = [len(text) for text in texts]
+    tokens, last = count(texts, chat) if count else (None, [text.split()[-LAST:] for text in texts])
     labels = Counter(row.label for row in rows)
     return Overview(
         rows=len(rows),
@@ -87,8 +105,19 @@ def describe_dataset(name: str, params: DatasetParams, seed: int, count: CountTo
         n_test=len(test),
         prompts=len(texts),
         characters=(float(np.median(characters)), max(characters)),
-        tokens=count(texts, chat) if count else None,
+        tokens=tokens,
+        samples=samples(test, texts, last),
+        ends=[each[-1] for each in last[: len(test)]] if count else [cues.ending(text) for text in texts[: len(test)]],
     )
+
+
+def samples(rows: Sequence[Example], prompts: Sequence[str], last: Sequence[list[str]]) -> list[Sample]:
+    """The first two rows of each label with their prompts and what these end in; n rows, the first n of the others."""
+    return [
+        Sample(label, prompts[at], last[at])
+        for label in WORDS
+        for at in [at for at, row in enumerate(rows) if row.label == label][:SAMPLES]
+    ]
 
 
 def _content(row: Example) -> tuple[str, str]:

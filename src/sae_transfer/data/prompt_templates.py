@@ -5,6 +5,7 @@ template; None leaves it to `model.chat_template`. The variations differ in one 
 instruction first or last, with or without the right to say "unanswerable", few words or many, chat or plain.
 """
 
+import re
 from dataclasses import dataclass
 
 from sae_transfer.core.errors import UserError, closest
@@ -17,6 +18,8 @@ class Template:
     text: str
     chat: bool | None = None
 
+
+PASSAGE = re.compile(r".*\{context\}.*\n+")  # a template's line with the passage
 
 # The demo's language model was trained on exactly these strings: changing one moves its prompts off their distribution.
 DEMO_TEMPLATES: dict[str, str] = {
@@ -70,17 +73,20 @@ TEMPLATES: dict[str, Template] = {name: Template(text) for name, text in DEMO_TE
 }
 
 
-def render(template: str, context: str, question: str) -> str:
+def render(template: str, context: str, question: str, *, finished: bool = False) -> str:
     """The prompt of one row.
 
-    With an empty context the question is the whole prompt and is returned verbatim under every template: that is
-    how a table with finished prompts enters, and such a table has no prompt variations.
+    Without a context the template's line with the passage is left out, and the rest stays: so every prompt of a study
+    begins and ends alike, and neither a dataset nor a label is known by the form. A `finished` prompt is the question,
+    verbatim under every template: such a table has no prompt variations.
 
     Raises:
         UserError: the template is unknown (with the closest names).
     """
     text = find(template).text
-    return text.format(context=context, question=question) if context else question
+    if finished:
+        return question
+    return (text if context else PASSAGE.sub("", text)).format(context=context, question=question)
 
 
 def find(template: str) -> Template:

@@ -61,6 +61,7 @@ def split(
     seed: int,
     name: str,
     questions: Questions = "repeat",
+    max_per_group: int | None = None,
 ) -> tuple[list[Example], list[Example]]:
     """The training and the test rows of dataset `name`, each in visiting order (see `subset`).
 
@@ -68,7 +69,8 @@ def split(
     taken first, from `test_rows` if given, else from `rows`; training rows come from `rows` whose group (and question,
     unless the rule is `repeat`) is not in test. Hence n_train never moves a test row. Where train lives on what test
     leaves, test prefers groups that it can take whole, so that few rows are lost to both. Groups that are the same in
-    other letters, or share a row, are one group in what is returned: it has the name that sorts first.
+    other letters, or share a row, are one group in what is returned: it has the name that sorts first. At most
+    `max_per_group` rows of a group are used (see `capped`): rows of one group are worth less than as many of others.
 
     Raises:
         UserError: a quota cannot be filled (the label, how many rows there are, the largest balanced n that works).
@@ -77,6 +79,9 @@ def split(
     if questions == "once":
         rows = one_per_question(rows, seed, name)
         test_rows = None if test_rows is None else one_per_question(test_rows, seed, name)
+    if max_per_group is not None:
+        rows = capped(rows, max_per_group, seed, name)
+        test_rows = None if test_rows is None else capped(test_rows, max_per_group, seed, name)
     pool = rows if test_rows is None else test_rows
     _check(pool, n_test, name, "n_test", "the data have")
     test = _take(_visits(pool, seed, name, questions), n_test, whole=test_rows is None)
@@ -108,6 +113,22 @@ def one_per_question(rows: Sequence[Example], seed: int, name: str) -> list[Exam
     for question, same in asked.items():
         eligible = [row.id for row in same if row.label in labels[question]]
         kept.add(min(eligible, key=lambda id_: (stable_hash(seed, name, id_), id_)))
+    return [row for row in rows if row.id in kept]
+
+
+def capped(rows: Sequence[Example], most: int, seed: int, name: str) -> list[Example]:
+    """At most `most` rows of each group, in the order of `rows`: of its labels in turn, by a seeded hash of ids."""
+    left = Counter[str]()
+    kept = set[str]()
+    rank = Counter[tuple[str, int]]()
+    in_turn = []
+    for row in sorted(rows, key=lambda row: (stable_hash(seed, name, row.id), row.id)):
+        rank[row.group, row.label] += 1
+        in_turn.append((rank[row.group, row.label], row))
+    for _, row in sorted(in_turn, key=lambda each: each[0]):  # stable: within a turn the hash decides
+        if left[row.group] < most:
+            left[row.group] += 1
+            kept.add(row.id)
     return [row for row in rows if row.id in kept]
 
 

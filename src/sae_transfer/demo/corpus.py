@@ -76,7 +76,7 @@ class Lesson:
 def lesson(scene: Scene, rng: Random, recap_share: float) -> Lesson:
     """Several of the scene's questions under one of the templates, half of them answerable; or its recaps.
 
-    A recap puts the look-up into three words instead of twelve. Without recaps, most domains never come off the ground.
+    A recap puts the look-up into three words instead of twelve. Without recaps, the model never learns most domains.
     """
     if rng.random() < recap_share:
         asked = rng.sample(scene.questions, min(QUESTIONS + 2, len(scene.questions)))

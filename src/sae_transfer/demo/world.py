@@ -124,7 +124,7 @@ def _scene(domain: str, sentences: list[str], questions: list[Question]) -> Scen
 
 
 def passage(rng: Random) -> Scene:
-    """Three people and a fact about each, of two kinds; what is told of others, or is not told of one, is no answer."""
+    """Three people with one fact each, of two kinds. Facts about other people, and missing facts, give no answer."""
     people, strangers = (names := rng.sample(FIRST_NAMES[:12], 5))[:3], names[3:]
     kinds = rng.sample(sorted(FACTS), rng.randint(1, 2))  # with one kind, only the name tells the values apart
     facts = {p: (a := rng.choice(kinds), rng.choice(FACTS[a][0])) for p in people}

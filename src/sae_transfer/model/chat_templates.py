@@ -31,7 +31,8 @@ def rendered(
     where = f"model {tokenizer.name_or_path}"
     if not tokenizer.chat_template:
         raise UserError(
-            f"{where}: no chat template; set model.chat_template: false, and take only prompt templates that ask for none"
+            f"{where}: no chat template; set model.chat_template: false, and take only prompt templates that ask for "
+            "none"
         )
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
     for name in arguments:
@@ -73,8 +74,8 @@ def _one_day() -> Iterator[None]:
             return cls(TODAY.year, TODAY.month, TODAY.day, tzinfo=tz)
 
     clock = chat_template_utils.datetime
-    chat_template_utils.datetime = Clock  # type: ignore[misc]
+    chat_template_utils.datetime = Clock
     try:
         yield
     finally:
-        chat_template_utils.datetime = clock  # type: ignore[misc]
+        chat_template_utils.datetime = clock

@@ -42,7 +42,7 @@ def residual_stream(
         tokenizer: its tokenizer.
         prompts: n rendered prompts.
         params: the layers, and how prompts are tokenised and batched.
-        progress: whether to show a bar with prompts/s on stderr.
+        progress: whether to show a bar with tokens/s on stderr.
         chat: whether each prompt goes through the chat template [n]; by default as params say.
 
     Returns:
@@ -71,7 +71,7 @@ def measured(model: "PreTrainedModel", tokens: Tokens, params: ModelParams) -> B
 
     try:
         return invariance.measure(run, tokens.ids, tokens.at, params.tokens_per_batch, LIMIT[params.dtype])
-    except invariance.Unstable as error:
+    except invariance.UnstableError as error:
         raise UserError(f"model {params.name}: not supported: {type(model).__name__} {error}") from None
 
 
@@ -122,7 +122,11 @@ def outputs_of(
     shape = (len(layers), n, config.hidden_size)
     arrived = torch.empty(shape, dtype=torch.float32, pin_memory=not waits)
     order: list[int] = []
-    bar = tqdm(total=n, unit=" prompts", desc="residual stream", disable=not progress)
+    # In tokens: the longest prompts come first, and by prompts the end would seem twice as far away.
+    n_tokens = sum(map(len, token_ids))
+    bar = tqdm(
+        total=n_tokens, desc="residual stream", unit=" tokens", unit_scale=True, leave=False, disable=not progress
+    )
     with bar, torch.inference_mode():
         for rows in plan:
             tokens, mask = padded([token_ids[row] for row in rows])
@@ -135,7 +139,7 @@ def outputs_of(
             if waits and finite:
                 _check_finite(batch.numpy(), rows, list(layers))
             order += rows
-            bar.update(len(rows))
+            bar.update(sum(len(token_ids[row]) for row in rows))
     if not waits:
         _synchronise()
     if not waits and finite:
@@ -191,7 +195,8 @@ def captured(
 ) -> Iterator[dict[int, "torch.Tensor"]]:
     """Within the block, one forward pass: {layer: [batch, d_model] float32} of each layer's output at token `at`.
 
-    Of a model with several streams [streams, batch, tokens, d_model] (Gemma 3n) the one that is `active` is kept. Only that position is kept, inside the hook, so that memory does not grow with layers times tokens.
+    Of a model with several streams [streams, batch, tokens, d_model] (Gemma 3n) the one that is `active` is kept. Only
+    that position is kept, inside the hook, so that memory does not grow with layers times tokens.
 
     Raises:
         ValueError: a layer hands on something else than one stream [batch, tokens, d_model].
@@ -234,8 +239,8 @@ def _explained(model: "PreTrainedModel", tokens: np.ndarray) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise UserError(
-            f"model {model.name_or_path}: a batch of {tokens.shape[0]} prompts of {tokens.shape[1]} tokens does not fit "
-            "in memory; lower model.tokens_per_batch, or set model.device_map: auto"
+            f"model {model.name_or_path}: a batch of {tokens.shape[0]} prompts of {tokens.shape[1]} tokens does not "
+            "fit in memory; lower model.tokens_per_batch, or set model.device_map: auto"
         ) from None
     except (IndexError, RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
         cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -267,7 +272,7 @@ def identity(
 ) -> dict[str, Any]:
     """Everything that decides the values of a residual stream, as plain JSON; `weights` as `weights_identity` says.
 
-    `padding` is `none` where only prompts of one length shared a batch. `adds_bos` is null where the tokenizer has none.
+    `padding` is `none` where only prompts of one length shared a batch. `adds_bos` is null where there is no BOS.
     """
     import torch
     import transformers

@@ -1,4 +1,4 @@
-"""Whether a row of the residual stream depends on the rows beside it. Takes a function that runs prompts, imports no model.
+"""Whether a row of the residual stream depends on the rows beside it. Takes a function that runs prompts, no model.
 
 Some models let the longest prompt of a batch choose how all are read (LongRoPE), have no mask (FNet), keep what the
 last batch set (dynamic RoPE), or draw at random (YOSO). So before a pass over prompts a few of them, of different
@@ -21,13 +21,13 @@ Run = Callable[[Ids, Sequence[int]], Streams]
 """Token ids of n prompts and where each is read [n] -> {layer: [n, d_model]}."""
 
 
-class Unstable(ValueError):
+class UnstableError(ValueError):
     """What a model does to its rows, to follow its name."""
 
 
 @dataclass(frozen=True)
 class Batching:
-    """The relative difference |a - b| / |b| of a prompt's stream in a batch to alone, the worst of the prompts compared.
+    """The relative difference |a - b| / |b| of a prompt's stream in a batch to alone, the worst of those compared.
 
     `padded` is with longer prompts in the batch; `equal` with one of its own length, measured where `padded` is beyond
     the limit. None: not measured.
@@ -47,27 +47,28 @@ def measure(run: Run, ids: Ids, at: Sequence[int], tokens_per_batch: int, limit:
     """Compares a few of n prompts alone, together, and where that fires beside others of their length.
 
     Raises:
-        Unstable: a prompt's stream differs from run to run, or depends on its batch whatever the lengths there.
+        UnstableError: a prompt's stream differs from run to run, or depends on its batch whatever the lengths there.
     """
     rows = compared([len(row) for row in ids], tokens_per_batch)
     if len(rows) < 2:
         return Batching(limit)
     some, where = [ids[row] for row in rows], [at[row] for row in rows]
-    alone = one_by_one(run, some, where)
+    # The shortest first: what a longer prompt leaves behind shows when they run the other way round.
+    alone = _reversed(one_by_one(run, some[::-1], where[::-1]))
     if not all(np.isfinite(rows).all() for rows in alone.values()):
         return Batching(limit)  # whoever runs all prompts says which
-    again = distance(_reversed(one_by_one(run, some[::-1], where[::-1])), alone)
+    again = distance(one_by_one(run, some, where), alone)
     if again > limit:
-        raise Unstable(f"gives a prompt another residual stream from run to run (relative difference {again:.2g})")
+        raise UnstableError(f"gives a prompt another residual stream from run to run (relative difference {again:.2g})")
     padded = distance(_together(run, some, where, tokens_per_batch), alone)
     if padded <= limit:
         return Batching(limit, padded)
     pairs = [run([tokens, _rearranged(tokens)], [place, place]) for tokens, place in zip(some, where, strict=True)]
     equal = distance({layer: np.stack([pair[layer][0] for pair in pairs]) for layer in alone}, alone)
     if equal > limit:
-        raise Unstable(
+        raise UnstableError(
             "gives a prompt another residual stream beside other prompts, also beside those of its length (relative "
-            f"difference {equal:.2g})"
+            f"difference {equal:.2g}); set model.tokens_per_batch: 1, which runs each alone"
         )
     return Batching(limit, padded, equal)
 

@@ -71,6 +71,8 @@ def _load(params: ModelParams, *, head: bool) -> tuple["PreTrainedModel", "PreTr
     device = available_device(params.device)
     with _explained(params), _quiet():
         source = _source(params)
+        if tokenizer_files.file_of(params.name, "adapter_config.json", source):  # read only where peft is installed
+            raise UserError(f"model {params.name}: not supported: an adapter; merge it into the weights and save them")
         tokenizer = tokenizer_files.load(params.name, source)
         outer = _config(params, source)
         config = outer.get_text_config()
@@ -176,11 +178,11 @@ def _built_up_to(kind: type["PreTrainedModel"], path: str, last: int) -> Iterato
         setattr(holder, name, getattr(holder, name)[: last + 1])
         self.layer_list = path
 
-    kind.__init__ = build  # type: ignore[method-assign]
+    kind.__init__ = build
     try:
         yield
     finally:
-        kind.__init__ = whole  # type: ignore[method-assign]
+        kind.__init__ = whole
 
 
 def _placement(params: ModelParams) -> dict[str, Any]:
@@ -321,7 +323,7 @@ def _checkpoint_shapes(params: ModelParams) -> dict[str, list[int]]:
     """Name and shape of every tensor of the checkpoint, from the heads of its files."""
     from safetensors import safe_open
 
-    shapes = {}
+    shapes = dict[str, list[int]]()
     for path in tokenizer_files.folder_of(params.name, _source(params)).glob("*.safetensors"):
         with safe_open(path, framework="numpy") as file:
             shapes |= {key: file.get_slice(key).get_shape() for key in file.keys()}
@@ -402,6 +404,8 @@ def _remedy(params: ModelParams, error: BaseException) -> str:
         return advice
     if "Unrecognized configuration class" in str(error):
         return "not supported: transformers has no base model of its architecture"
+    if "instantiate the backend tokenizer" in str(error):
+        return "no tokenizer files (tokenizer.json); put them beside its weights"
     if "trust_remote_code" in str(error):
         return "needs code of its own; read that code, then set model.trust_remote_code: true"
     if "safetensors" in str(error):

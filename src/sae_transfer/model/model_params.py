@@ -6,10 +6,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from sae_transfer.core.params_section import ParamsSection, Place
+from sae_transfer.core.params_section import ParamsSection, Place, is_place
 
 HUB_ID = re.compile(r"(?!models/)\w[\w.-]*(/\w[\w.-]*)?")
-
 
 # Arguments of transformers' `apply_chat_template` itself, which decide what it returns.
 OURS = {
@@ -74,9 +73,8 @@ class ModelParams(Weights):
     tokens_per_batch: int = Field(default=8192, gt=0)
     shard_rows: int = Field(default=4096, gt=0)  # prompts that are extracted together, and kept in one file
     chat_template: bool = False
-    chat_template_kwargs: dict[
-        str, bool | int | str
-    ] = {}  # what the template lets one choose: {enable_thinking: false}
+    # what the template lets one choose: {enable_thinking: false}
+    chat_template_kwargs: dict[str, bool | int | str] = Field(default_factory=dict)
     position: Literal["last", "last_content"] = "last"
     prepend_bos: bool = False  # before prompts to which the tokenizer adds none (GPT-2), for SAEs that were trained so
     truncate: bool = False
@@ -94,6 +92,12 @@ class ModelParams(Weights):
         if ours := OURS & arguments.keys():
             raise ValueError(f"{', '.join(sorted(ours))}: no argument of a template; delete it")
         return arguments
+
+    @field_validator("name")
+    @classmethod
+    def _is_place(cls, name: str) -> str:
+        is_place(Path(name))
+        return name
 
     @field_validator("layers")
     @classmethod

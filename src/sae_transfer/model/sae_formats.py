@@ -127,6 +127,7 @@ def gemma_scope(path: str | Path, device: str | None = None, cfg_overrides: Mapp
     config = {
         **{"architecture": "jumprelu", "d_in": d_in, "d_sae": d_sae, "dtype": "float32", "device": device or "cpu"},
         **{"apply_b_dec_to_input": False, "normalize_activations": "none", "context_size": 1024, "prepend_bos": True},
-        "hook_name": f"blocks.{layer[1]}.hook_resid_post" if layer else None,
     }
+    if layer:
+        config["hook_name"] = f"blocks.{layer[1]}.hook_resid_post"
     return config | dict(cfg_overrides or {}), weights

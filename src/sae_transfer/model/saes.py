@@ -94,13 +94,13 @@ def load_sae(name: str, params: SaeParams) -> Any:
     metadata.revision = _one_commit(name, commits)
     metadata.pinned = None if params.release is None else pinned is not None
     _check_kind(name, sae)
-    _check(name, params, metadata, sae.cfg.normalize_activations)
+    _check(name, params, sae.cfg)
     _check_rows(name, sae.eval())
     return sae
 
 
 def _is_sparsify(release: str | None) -> bool:
-    return registry().get(release or "", {}).get("conversion_func") == "sparsify"
+    return bool(registry().get(release or "", {}).get("conversion_func") == "sparsify")
 
 
 def _explained(params: SaeParams, pinned: str | None, error: Exception) -> str:
@@ -198,10 +198,11 @@ def _check_rows(name: str, sae: Any) -> None:
         )
 
 
-def _check(name: str, params: SaeParams, metadata: Any, normalisation: str) -> None:
+def _check(name: str, params: SaeParams, cfg: Any) -> None:
+    metadata, normalisation, reshaped = cfg.metadata, cfg.normalize_activations, cfg.reshape_activations
     hook = metadata.hook_name or metadata.hf_hook_name
     layer = params.layer if hook is None else layer_of(hook)
-    if layer is None or metadata.hook_head_index is not None:
+    if layer is None or metadata.hook_head_index is not None or reshaped not in (None, "none"):
         raise UserError(
             f"saes.{name}: not supported: its hook is {hook}, which is not on the residual stream of the text model; "
             "choose another SAE"
@@ -215,14 +216,14 @@ def _check(name: str, params: SaeParams, metadata: Any, normalisation: str) -> N
         )
     if normalisation not in FOLDED:
         raise UserError(
-            f"saes.{name}: not supported: normalize_activations = {normalisation} is not folded into its weights, so its "
-            "features would be wrong; fold it with SAELens before saving"
+            f"saes.{name}: not supported: normalize_activations = {normalisation} is not folded into its weights, so "
+            "its features would be wrong; fold it with SAELens before saving"
         )
     asked = {option for option, on in (metadata.model_from_pretrained_kwargs or {}).items() if on}
     if unknown := sorted(asked - HARMLESS - SEEN_TO):
         raise UserError(
-            f"saes.{name}: not supported: it was trained on a model rewritten by {', '.join(unknown)}, which is not done "
-            "here; choose another SAE"
+            f"saes.{name}: not supported: it was trained on a model rewritten by {', '.join(unknown)}, which is not "
+            "done here; choose another SAE"
         )
 
 

@@ -37,8 +37,8 @@ def load(name: str, source: Mapping[str, Any]) -> "PreTrainedTokenizerBase":
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    path = _file(name, "tokenizer.json", source)
-    reference = None if path is None else _Reference(path, _file(name, "tokenizer_config.json", source))
+    path = file_of(name, "tokenizer.json", source)
+    reference = None if path is None else _Reference(path, file_of(name, "tokenizer_config.json", source))
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **source)
         tokenizer.reference = reference
@@ -51,7 +51,7 @@ def load(name: str, source: Mapping[str, Any]) -> "PreTrainedTokenizerBase":
         tokenizer = PreTrainedTokenizerFast.from_pretrained(name, **source)
         tokenizer.reference = reference
     wanted = {file for file in tokenizer.vocab_files_names.values() if isinstance(file, str)}
-    if wanted and reference is None and not any(_file(name, file, source) for file in sorted(wanted)):
+    if wanted and reference is None and not any(file_of(name, file, source) for file in sorted(wanted)):
         raise UserError(
             f"model {name}: no tokenizer files ({' or '.join(sorted(wanted))}); put them beside its weights"
         )
@@ -68,15 +68,20 @@ def agree(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> bool:
 def differing(
     tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], ids: Sequence[Sequence[int]], special: bool
 ) -> list[int]:
-    """The places of n texts whose `ids` [n] of the tokenizer are others than its tokenizer.json gives."""
+    """The places of n texts whose `ids` [n] of the tokenizer are others than its files give.
+
+    Where tokenizer_config.json says `add_bos_token` or `add_eos_token`, its special tokens count beside those of
+    tokenizer.json: transformers follows the one or the other.
+    """
     reference = getattr(tokenizer, "reference", None)
     if reference is None or not texts:
         return []
-    declared = _declared(tokenizer, reference) if special else None
-    expected = reference(texts, special and declared is None)
-    if declared is not None:
-        expected = [[*declared[0], *core, *declared[1]] for core in expected]
-    return [i for i, (one, other) in enumerate(zip(ids, expected, strict=True)) if list(one) != other]
+    places = [i for i, expected in enumerate(reference(texts, special)) if list(ids[i]) != expected]
+    declared = _declared(tokenizer, reference) if special and places else None
+    if declared is None:
+        return places
+    cores = reference([texts[i] for i in places], False)
+    return [i for i, core in zip(places, cores, strict=True) if list(ids[i]) != [*declared[0], *core, *declared[1]]]
 
 
 class _Reference:
@@ -106,12 +111,13 @@ def _declared(tokenizer: "PreTrainedTokenizerBase", reference: _Reference) -> tu
 
 def folder_of(name: str, source: Mapping[str, Any]) -> Path:
     """Where a model's files lie: its folder, or that of its commit in the hub's cache."""
-    config = _file(name, "config.json", source)
+    config = file_of(name, "config.json", source)
     assert config is not None
     return config.parent
 
 
-def _file(name: str, file: str, source: Mapping[str, Any]) -> Path | None:
+def file_of(name: str, file: str, source: Mapping[str, Any]) -> Path | None:
+    """Where a file of a model lies, in its folder or in the hub's cache; None where the model has no such file."""
     from transformers.utils.hub import cached_file
 
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}

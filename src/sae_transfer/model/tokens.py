@@ -1,8 +1,8 @@
 """Prompts as token ids, and the token of each at which the residual stream is read. Takes a tokenizer, imports none.
 
 `position: last` is the last token that the model sees before what the tokenizer itself appends (EOS); an encoder is
-read at its closing [SEP], which sums up the prompt. `last_content` is the token that holds the last visible character of
-the prompt itself, before what a chat template or an encoder appends:
+read at its closing [SEP], which sums up the prompt. `last_content` is the token that holds the last visible character
+of the prompt itself, before what a chat template or an encoder appends:
 
 | tokenizer                  | `last`                                    | `last_content`                  |
 |----------------------------|-------------------------------------------|---------------------------------|
@@ -100,7 +100,7 @@ def counted(
         if bos is None:
             raise UserError(f"model {tokenizer.name_or_path}: its tokenizer has no BOS; set model.prepend_bos: false")
         ids = [row if row[:1] == [bos] else [bos, *row] for row in ids]
-    adds_bos = bos is not None and (params.prepend_bos or _encode(tokenizer, ["a"], special=True)[0][:1] == [bos])
+    adds_bos = bos is not None and (params.prepend_bos or _around(tokenizer)[0][:1] == [bos])
     if adds_bos:
         _check_bos(ids, bos, in_chat)
     n_unknown = 0 if unknown is None else sum(row.count(unknown) for row in ids)
@@ -154,7 +154,7 @@ def _encoded(
                 f"row {rows[wrong[0]]}: {type(tokenizer).__name__} gives other tokens than tokenizer.json "
                 f"({len(wrong)} such rows); correct tokenizer_class in tokenizer_config.json"
             )
-        appended = 0 if as_chat or is_encoder(model) else _appended(tokenizer)
+        appended = 0 if as_chat or is_encoder(model) else len(_around(tokenizer)[1])
         for row, tokens in zip(rows, encoded, strict=True):
             ids[row], from_end[row] = tokens, 1 + appended
         if params.position == "last_content":
@@ -172,13 +172,13 @@ def is_encoder(model: "PreTrainedModel") -> bool:
     return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
 
 
-def _appended(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """How many tokens the tokenizer puts after every text."""
-    around, bare = (_encode(tokenizer, ["a"], special=special)[0] for special in (True, False))
-    for start in range(len(around) - len(bare) + 1):
-        if around[start : start + len(bare)] == bare:
-            return len(around) - len(bare) - start
-    return 0
+def _around(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
+    """The tokens that the tokenizer puts before and after every text."""
+    whole, bare = (_encode(tokenizer, ["a"], special=special)[0] for special in (True, False))
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return whole[:start], whole[start + len(bare) :]
+    return [], []
 
 
 def _encode(tokenizer: "PreTrainedTokenizerBase", texts: list[str], special: bool) -> list[list[int]]:
@@ -232,7 +232,7 @@ def _check_control_tokens(
 
 
 def _check_unknown(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], bare: Sequence[Sequence[int]]) -> None:
-    """Refuses prompts of which the tokenizer knows too little; where it knows no unknown word, it drops what it lacks."""
+    """Refuses prompts of which the tokenizer knows too little. One without unknown words drops what it lacks."""
     if empty := [row for row, ids in enumerate(bare) if not ids]:
         raise UserError(f"row {empty[0]}: no token for any of its text; the tokenizer is of other texts than these")
     unknown = _unknown_id(tokenizer)
@@ -293,7 +293,7 @@ def _check_bos(ids: list[list[int]], bos: int, in_chat: Sequence[bool]) -> None:
 
 def _check_vocabulary(model: "PreTrainedModel", ids: list[list[int]]) -> None:
     size = len(model.get_input_embeddings().weight)
-    highest = max((max(tokens) for tokens in ids), default=0)
+    highest = max((max(tokens, default=0) for tokens in ids), default=0)
     if highest >= size:
         raise UserError(f"token {highest}: beyond the model's {size} embeddings; the tokenizer is another model's")
 

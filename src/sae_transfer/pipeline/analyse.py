@@ -24,7 +24,7 @@ READS = (paths.PROMPTS, paths.ACTIVATIONS, paths.FEATURES, paths.PROBES, paths.T
 
 
 def run(study: Study) -> None:
-    """Computes what is missing or out of date of the analyses' parts, then writes the tables."""
+    """Computes the parts that are missing or out of date, then writes the tables."""
     folder, recipe = study.path(paths.ANALYSES), hashing.code(*CODE)
     read = {place.name: hashing.digest(items.made(study.path(place))) for place in READS}
     wanted: dict[str, list[Item]] = {}

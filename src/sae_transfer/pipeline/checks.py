@@ -1,8 +1,9 @@
 """A study checked before it runs: all that params, local files and local configurations can tell, in seconds."""
 
 import json
-from collections.abc import Iterator, Mapping
-from itertools import permutations
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pandas as pd
 
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.files import missing
-from sae_transfer.data import splits
+from sae_transfer.data import cues
 from sae_transfer.data.example import Example
 from sae_transfer.data.loaders import loader_registry
-from sae_transfer.data.overlap import overlapping
+from sae_transfer.data.loaders.loader_registry import DatasetParams
+from sae_transfer.data.overlap import Content, normalised, shared
+from sae_transfer.data.prompt_templates import render
 from sae_transfer.data.sources import restore_command
 from sae_transfer.model import pins
 from sae_transfer.model.saes import layer_of
@@ -23,8 +26,6 @@ from sae_transfer.pipeline.params import Params
 from sae_transfer.pipeline.study import Study
 from sae_transfer.results.warnings import Notice, by_severity, few_groups, shared_rows
 from sae_transfer.stats.intervals import MIN_GROUPS, effective_groups
-
-Split = tuple[list[Example], list[Example]]
 
 
 def check(params: Params) -> list[Notice]:
@@ -93,34 +94,65 @@ def _check_sae(params: Params, name: str, config: dict[str, Any]) -> None:
         raise UserError(f"params.yaml: saes.{name}.layer = {sae.layer}, but its hook is {hook}; set it to {layer}")
 
 
-def _split(params: Params, name: str) -> Split:
-    dataset = params.datasets[name]
-    rows, test_rows = loader_registry.load(name, dataset)
-    return splits.split(rows, test_rows, dataset.n_train, dataset.n_test, params.seed, name, dataset.question_rule)
+@dataclass(frozen=True)
+class _Dataset:
+    """A dataset's rows as loaded, and those that the study takes."""
+
+    pool: list[Example]
+    train: list[Example]
+    test: list[Example]
 
 
-def notes(params: Params) -> list[Notice]:
-    """What the datasets leave open: test rows that another one trains on, and test sets too small for intervals.
+def _loaded(params: Params, name: str) -> _Dataset:
+    rows, test_rows = loader_registry.load(name, params.datasets[name])
+    train, test = loader_registry.split(name, params.datasets[name], params.seed, rows, test_rows)
+    return _Dataset([*rows, *(test_rows or ())], train, test)
+
+
+def notes(
+    params: Params, names: Sequence[str] | None = None, ends: Mapping[str, list[str]] | None = None
+) -> list[Notice]:
+    """What the datasets leave open: rows that they share, what tells the label without a model, small test sets.
+
+    Args:
+        params: of the study.
+        names: which datasets; by default the study's.
+        ends: by dataset, the last token of each test row's prompt, where a tokenizer is at hand.
 
     Raises:
         UserError: a dataset cannot be loaded or split.
     """
-    parts = {name: _split(params, name) for name in params.study.datasets}
-    return by_severity([*_shared_rows(parts), *_few_groups(parts)])
+    datasets = {name: _loaded(params, name) for name in (params.study.datasets if names is None else names)}
+    rows = {name: _rows(params.datasets[name], of.test, (ends or {}).get(name)) for name, of in datasets.items()}
+    told = [Notice("warning", "cue", f"{said}.") for said in cues.warnings(rows)]
+    return by_severity([*_shared_rows(datasets), *told, *_few_groups(datasets)])
 
 
-def _few_groups(split: Mapping[str, Split]) -> Iterator[Notice]:
-    for name, (_, test) in split.items():
-        n = effective_groups(np.array([row.label for row in test]), np.array([row.group for row in test]))
+def _rows(dataset: DatasetParams, test: Sequence[Example], ends: list[str] | None = None) -> pd.DataFrame:
+    table = pd.DataFrame({name: [getattr(row, name) for row in test] for name in ("context", "question", "label")})
+    prompts = [render(dataset.template, row.context, row.question, finished=row.finished) for row in test]
+    return table.assign(prompt=prompts) if ends is None else table.assign(prompt=prompts, ends=ends)
+
+
+def _few_groups(datasets: Mapping[str, _Dataset]) -> Iterator[Notice]:
+    for name, of in datasets.items():
+        n = effective_groups(np.array([row.label for row in of.test]), np.array([row.group for row in of.test]))
         if n < MIN_GROUPS:
             yield few_groups(name, n, MIN_GROUPS)
 
 
-def _shared_rows(split: Mapping[str, Split]) -> Iterator[Notice]:
-    parts = {name: [_contents(part) for part in each] for name, each in split.items()}
-    for a, b in permutations(parts, 2):
-        if n := int(overlapping(parts[b][1], parts[a][0]).sum()):
-            yield shared_rows(a, b, n, len(parts[b][1]))
+def _shared_rows(datasets: Mapping[str, _Dataset]) -> Iterator[Notice]:
+    pools, trains, tests = (
+        {name: [_content(row) for row in getattr(of, part)] for name, of in datasets.items()}
+        for part in ("pool", "train", "test")
+    )
+    for a, b in combinations(datasets, 2):
+        if n := int(shared(pools[b], pools[a]).sum()):
+            told = f"{a} and {b} share rows: {n:,} of the {len(pools[b]):,} rows of {b} stand in {a} too."
+            yield Notice("note", b, told)
+    for a, b in permutations(datasets, 2):
+        if n := int(shared(tests[b], trains[a]).sum()):
+            yield shared_rows(a, b, n, len(tests[b]))
 
 
 def _unpinned(params: Params) -> Iterator[Notice]:
@@ -129,5 +161,5 @@ def _unpinned(params: Params) -> Iterator[Notice]:
         yield Notice("warning", name, told)
 
 
-def _contents(rows: list[Example]) -> pd.DataFrame:
-    return pd.DataFrame({"context": [row.context for row in rows], "question": [row.question for row in rows]})
+def _content(row: Example) -> Content:
+    return normalised(row.context), normalised(row.question)

@@ -1,4 +1,4 @@
-"""Is this machine ready for a study? Each check looks, says what it found in one line, and never raises for it."""
+"""Is this machine ready for a study? Each check reports in one line what it found, and never raises."""
 
 import platform
 import shutil
@@ -32,7 +32,7 @@ class Finding:
 
 
 def findings(model: str, device: str, cost: Estimate | None) -> list[Finding]:
-    """Every check for a study with this model (a folder or a hub id) on this device (cpu, cuda, mps).
+    """All checks for a study with this model (a folder or a hub id) on this device (cpu, cuda, mps).
 
     Args:
         model: `model.name` of the params.
@@ -138,12 +138,12 @@ def _hub(model: str) -> Finding:
 
 def _unreachable(model: str, cached: bool, why: str) -> Finding:
     if cached:
-        return Finding("model", "note", f"the hub is not asked or does not answer ({why}); {model} is in its cache")
+        return Finding("model", "note", f"Hugging Face hub unreachable ({why}); {model} is in its cache")
     return Finding(
         "model",
         "problem",
-        f"the hub is not asked or does not answer ({why}), and {model} is not in its cache; where there is a network "
-        f"run `hf download {model}`",
+        f"Hugging Face hub unreachable ({why}), and {model} is not in its cache; where there is a network run "
+        f"`hf download {model}`",
     )
 
 
@@ -204,8 +204,9 @@ def size(n_bytes: float) -> str:
 def describe(cost: Estimate, flops_per_s: float) -> list[tuple[str, str]]:
     """The estimate in words: (what, how much)."""
     seconds = ", ".join(f"{stage} {duration(value)}" for stage, value in cost.seconds.items())
+    tokens = f"{cost.tokens:,} tokens" if cost.counted else f"about {cost.tokens:,} tokens (`data check` counts them)"
     return [
-        ("prompts", f"{cost.prompts:,}, about {cost.tokens:,} tokens"),
+        ("prompts", f"{cost.prompts:,}, {tokens}"),
         ("download", size(cost.download)),
         (
             "disk",

@@ -91,7 +91,8 @@ class Extractor:
         found = tokens.tokenise(model, tokenizer, prompts, params, chat)
         batching = extraction.measured(model, found, params)
         checks = _checks(batching, self._distance_to_whole(model, found, params) if first else None)
-        streams = extraction.streams_of(model, found.ids, found.at, params, batching.equal_lengths)
+        shown = sys.stderr.isatty()
+        streams = extraction.streams_of(model, found.ids, found.at, params, batching.equal_lengths, shown)
         named = self.study.params.model.model_copy(update={"layers": tuple(layers)})  # wherever the study lies
         return streams, extraction.identity(named, model, weights, prompts, found, checks.padding), checks
 

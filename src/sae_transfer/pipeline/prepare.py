@@ -7,7 +7,6 @@ import pandas as pd
 from sae_transfer.core import files, items, paths
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.items import Item
-from sae_transfer.data import splits
 from sae_transfer.data.loaders import loader_registry
 from sae_transfer.data.loaders.loader_registry import DatasetParams
 from sae_transfer.data.prompt_templates import find, render
@@ -36,8 +35,7 @@ def run(study: Study) -> None:
 
 def prepare(params: DatasetParams, name: str, seed: int, path: Path) -> list[Path]:
     """Writes one dataset's prompt table: every template's prompts, training rows before test rows."""
-    rows, test_rows = loader_registry.load(name, params)
-    train, test = splits.split(rows, test_rows, params.n_train, params.n_test, seed, name, params.question_rule)
+    train, test = loader_registry.split(name, params, seed, *loader_registry.load(name, params))
     table = [
         {
             "id": row.id,
@@ -45,7 +43,7 @@ def prepare(params: DatasetParams, name: str, seed: int, path: Path) -> list[Pat
             "split": split,
             "variation": template,
             "label": row.label,
-            "prompt": render(template, row.context, row.question),
+            "prompt": render(template, row.context, row.question, finished=row.finished),
             "chat": find(template).chat,
             "context": row.context,
             "question": row.question,

@@ -14,7 +14,8 @@ from sae_transfer.data.loaders.loader_registry import LOADERS, DatasetParams
 from sae_transfer.model import shapes
 from sae_transfer.model.model_params import SaeParams
 from sae_transfer.model.shapes import Shape
-from sae_transfer.pipeline import stage
+from sae_transfer.pipeline import counted_tokens, stage
+from sae_transfer.pipeline.counted_tokens import Counted
 from sae_transfer.pipeline.params import Params
 
 FLOAT32 = 4
@@ -52,13 +53,15 @@ RELEASE_WIDTHS = {
 class Estimate:
     """What the study of one params file will cost.
 
-    `download` is what the hub sends: the whole checkpoint and the SAEs, but nothing that lies on disk. `model` and
-    `saes` are the weights as they are loaded, `activations` and `features` what stays on disk. `device` is the memory
-    where the model runs, `host` that of the machine: the larger of extraction and encoding.
+    `tokens` are `counted` by `data check`, or roughly what such datasets have. `download` is what the hub sends: the
+    whole checkpoint and the SAEs, but nothing that lies on disk. `model` and `saes` are the weights as they are loaded,
+    `activations` and `features` what stays on disk. `device` is the memory where the model runs, `host` that of the
+    machine: the larger of extraction and encoding.
     """
 
     prompts: int
     tokens: int
+    counted: bool
     download: int
     model: int
     saes: int
@@ -77,20 +80,20 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What decides the cost: the params, the model's shape, and what they do not say."""
+    """What decides the cost: the params, the model's shape, and assumptions."""
 
     params: Params
     shape: Shape
     widths: dict[str, int]  # d_sae by SAE
+    counted: dict[str, Counted]  # tokens by dataset, of those that `data check` has counted
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.params.study.datasets
 
     @property
     def datasets(self) -> list[DatasetParams]:
-        return [self.params.datasets[name] for name in self.params.study.datasets]
-
-    @property
-    def run_on(self) -> list[DatasetParams]:
-        """The datasets that the model runs on: those that bring no activations."""
-        return [dataset for dataset in self.datasets if not dataset.activations]
+        return [self.params.datasets[name] for name in self.names]
 
     @property
     def weights(self) -> int:
@@ -105,13 +108,17 @@ class Plan:
         return sum(map(n_prompts, self.datasets))
 
     @property
-    def tokens(self) -> int:
-        return sum(n_prompts(dataset) * LOADERS[dataset.loader].tokens[0] for dataset in self.run_on)
+    def tokens(self) -> dict[str, Counted]:
+        """By dataset that the model runs on, as counted or else roughly."""
+        run_on = [name for name in self.names if not self.params.datasets[name].activations]
+        return {name: self.counted.get(name) or _roughly(self.params.datasets[name]) for name in run_on}
 
     @property
     def flops(self) -> float:
-        lengths = ((n_prompts(dataset), LOADERS[dataset.loader].tokens[0]) for dataset in self.run_on)
-        return sum(shapes.forward_flops(self.shape, n * length, length) for n, length in lengths)
+        return sum(
+            shapes.forward_flops(self.shape, of.total, of.total / n_prompts(self.params.datasets[name]))
+            for name, of in self.tokens.items()
+        )
 
 
 def estimate_cost(params: Params, flops_per_s: float, on_cpu: bool = True) -> Estimate:
@@ -125,6 +132,7 @@ def estimate_cost(params: Params, flops_per_s: float, on_cpu: bool = True) -> Es
         params,
         shapes.shape_of(config, max(params.model.layers) + 1),
         {name: sae_width(name, params.saes[name]) for name in params.study.saes},
+        counted_tokens.read(params),
     )
     model_download = 0 if Path(params.model.name).is_dir() else shapes.checkpoint_bytes(config)
     sae_downloads = [size for name, size in plan.sae_sizes.items() if params.saes[name].path is None]
@@ -132,7 +140,8 @@ def estimate_cost(params: Params, flops_per_s: float, on_cpu: bool = True) -> Es
     device = plan.weights + working_memory(plan)
     return Estimate(
         prompts=plan.rows,
-        tokens=plan.tokens,
+        tokens=sum(of.total for of in plan.tokens.values()),
+        counted=plan.counted.keys() == set(plan.names),
         download=model_download + sum(sae_downloads),
         model=plan.weights,
         saes=sum(plan.sae_sizes.values()),
@@ -165,6 +174,11 @@ def sae_bytes(d_model: int, d_sae: int) -> int:
     return FLOAT32 * (2 * d_model * d_sae + 2 * d_sae + d_model)
 
 
+def _roughly(dataset: DatasetParams) -> Counted:
+    mean, longest = LOADERS[dataset.loader].tokens
+    return Counted(n_prompts(dataset) * mean, longest)
+
+
 def n_prompts(dataset: DatasetParams) -> int:
     return (dataset.n_train.total + dataset.n_test.total) * (1 + len(set(dataset.variations) - {dataset.template}))
 
@@ -175,7 +189,7 @@ def working_memory(plan: Plan) -> int:
     Attention scores of eager attention stand in memory as they are and, for the softmax, in float32.
     """
     shape, size = plan.shape, DTYPE_BYTES[plan.params.model.dtype]
-    longest = min(max(LOADERS[dataset.loader].tokens[1] for dataset in plan.datasets), shape.context)
+    longest = min(max(of.longest for of in plan.tokens.values()), shape.context)
     n = max(plan.params.model.tokens_per_batch, longest)
     scores = n * longest * shape.n_heads * (size + FLOAT32)
     mlp = 3 * n * shape.d_mlp * size

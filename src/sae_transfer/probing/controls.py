@@ -1,4 +1,4 @@
-"""Random features and random SAEs: does the selection matter, and the training of the SAE?"""
+"""Random features and random SAEs: do the selection and the training of the SAE matter?"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +21,7 @@ CHUNK_BYTES = 256 * 2**20  # of one dense block of a random SAE's features
 
 
 def random_features(train: Rows, one: Probe, many: Probe, seed: int, params: ProbeParams) -> list[Probe]:
-    """Probes of 1 and of N random features, each about as dense as the selected one in whose place it stands."""
+    """Probes of 1 and of N random features. Each is about as dense as the selected feature that it replaces."""
     counts = np.bincount(sparse.csr_array(train.X).nonzero()[1], minlength=train.X.shape[1])
     probes = []
     for repeat in range(params.repeats):
@@ -64,7 +64,7 @@ def matched_features(counts: NDArray[Any], chosen: Ints, rng: np.random.Generato
 
 
 def random_sae(train: Rows, stream: Rows, many: Probe, seed: int, params: ProbeParams) -> list[Probe]:
-    """Probes of 1 and of N features of an SAE with random weights, chosen among all of its features as the SAE's are.
+    """Probes of 1 and of N features of an SAE with random weights, selected as the real SAE's features are.
 
     The random SAE has a unit direction of its own for every feature of the SAE, and a threshold at which it fires on as
     many of A's training rows as that feature does: equal L0, and equal densities one by one. Features on fewer than
@@ -118,7 +118,7 @@ def random_encoding(stream: NDArray[Any], counts: Ints, seed: int, repeat: int) 
 
 
 def _thresholds(z: Floats, counts: Ints) -> Floats:
-    """For each column of z [n, m] what just its `counts` largest values exceed."""
+    """For each column of z [n, m] the threshold that exactly its `counts` largest values exceed."""
     n, columns = len(z), np.arange(z.shape[1])
     ordered = np.sort(z, axis=0)
     last = ordered[n - counts, columns]  # the smallest value that fires

@@ -21,7 +21,7 @@ DIGITS: dict[SelectionRule, int] = {"log_loss": 9, "auc": 12}  # coarser than wh
 
 @dataclass(frozen=True)
 class PathScores:
-    """What logistic regressions on the first columns are worth on a fold: both [n_sizes, n_Cs]."""
+    """Scores of logistic regressions on the first columns on a held-out fold: both [n_sizes, n_Cs]."""
 
     auc: Floats
     log_loss: Floats
@@ -92,7 +92,7 @@ Key = tuple[str, str, int, int]
 
 
 def cross_validate(method: Method, train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
-    """The method's probes trained on all of `train`, with the cv_auc and the out-of-fold logits of what is behind them.
+    """The method's probes trained on all of `train`, with the cv_auc and the out-of-fold logits of the whole method.
 
     The selected ones have calibrated probabilities (`unshrunk`).
 
@@ -120,7 +120,7 @@ def cross_validate(method: Method, train: Rows, seed: int, params: ProbeParams) 
 
 
 def unshrunk(probe: Probe, oof_logits: Floats, train: Rows) -> Probe:
-    """The probe with its out-of-fold logits [n]; where these are too close to 0, its probabilities are mended.
+    """The probe with its out-of-fold logits [n]. If these are too close to 0, its probabilities are rescaled.
 
     A strong penalty leaves the order of the scores alone and shrinks them, so that even a perfect probe says 0.52.
     A logistic regression of the labels on the out-of-fold logits finds that as a slope above 1 (Platt scaling; Platt,

@@ -1,4 +1,4 @@
-"""What another training sample would have given: A's groups drawn again, and every probe trained anew on them.
+"""Other training samples: A's groups are drawn again, and every probe is trained anew on them.
 
 Two ways to draw, named in the tables' column `resampling`:
   bootstrap    as many groups as A has, with replacement;
@@ -47,7 +47,7 @@ class BootstrapParams(ParamsSection):
 
 @dataclass(frozen=True)
 class Refit:
-    """Every probe trained anew on one sample of A, None where the sample allows none, and its features, best first."""
+    """Every probe trained anew on one sample of A, None if the sample allows none; its features, best first."""
 
     probes: Sequence[Probe | None]
     ranking: Ints

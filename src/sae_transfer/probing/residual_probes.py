@@ -85,8 +85,7 @@ def shuffled_residual(train: Rows, seed: int, params: ProbeParams, C: float, pla
 def pca(train: Rows, seed: int, params: ProbeParams) -> list[Probe]:
     """Logistic regression on the k first principal components, k from the grid of N and C by cross-validation.
 
-    Components are centred, each of unit variance, and learnt anew in every fold. k ends where the rows do: n rows have
-    n - 1 components.
+    Components are centred, each of unit variance, and learnt anew in every fold. n rows have at most n - 1 components.
     """
     folded = [(_principal(rest.X, max(params.N)), rest, test) for rest, test in train.folded(params.n_folds, seed)]
     most = min(len(components) for (_, components), _, _ in folded)
@@ -125,5 +124,5 @@ def _component_scores(
 
 
 def reconstruction(rebuilt: Rows, seed: int, params: ProbeParams) -> list[Probe]:
-    """The residual stream probe's training on what the SAE makes of the residual stream."""
+    """The residual stream probe, trained on the SAE's reconstruction of the residual stream."""
     return [replace(probe, kind="reconstruction", input="reconstruction") for probe in residual(rebuilt, seed, params)]

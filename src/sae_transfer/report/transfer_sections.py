@@ -15,19 +15,21 @@ COUNTS = (
     Column("lost", "integer", "", heading="losses"),
     Column("cells_compared", "integer", "", heading="of cells"),
 )
+CORRECTED = (
+    Column("won_corrected", "integer", "", heading="wins, corrected"),
+    Column("lost_corrected", "integer", "", heading="losses, corrected"),
+)
 KEY = Column("key", "text", "", heading="probe")
 LEFT_OUT = ("pca", "random_features")  # of the table that is shown; the other table has them
 
 
 def against_residual(tables: Tables, verdict: Verdict) -> Section:
     """What every kind of probe is worth, beside the baselines."""
-    table = tables["headline"].astype({column.name: "Int64" for column in COUNTS})
-    table.loc[table["cells_compared"] == 0, [column.name for column in COUNTS]] = pd.NA
+    counts = [column.name for column in (*COUNTS, *CORRECTED)]
+    table = tables["headline"].astype(dict.fromkeys(counts, "Int64"))
+    table.loc[table["cells_compared"] == 0, counts] = pd.NA
     rows = shown(table)
     rows = rows[(rows["role"] != "control") & ~rows["key"].str.startswith(LEFT_OUT)]
-    corrected = [
-        Column(name, "integer", "", heading=f"{name}, corrected") for name in ("won_corrected", "lost_corrected")
-    ]
     worst = headline.TABLE.pick("auc_ood_worst", "worst_train", "worst_test")
     return Section(
         "probes",
@@ -52,7 +54,7 @@ def against_residual(tables: Tables, verdict: Verdict) -> Section:
             look_up(
                 table[table["space"] != headline.ALL],
                 "Every space",
-                [*headline.TABLE.pick("space"), KEY, *COLUMNS, *COUNTS, *corrected, *worst],
+                [*headline.TABLE.pick("space"), KEY, *COLUMNS, *COUNTS, *CORRECTED, *worst],
             ),
         ],
     )

@@ -1,4 +1,4 @@
-"""Correlations of columns, of which SAE features are sparse. Pure functions on arrays."""
+"""Correlations of columns, dense or sparse. Pure functions on arrays."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from sae_transfer.core.arrays import Floats, Matrix
 def correlations(X: Matrix, Y: Matrix) -> Floats:
     """Pearson's correlation of every column of X with every column of Y; NaN for a constant column.
 
-    Of sparse columns only the non-zeros are worked through. The result is dense: give few columns of X at a time.
+    Work on sparse columns is proportional to their non-zeros. The result is dense: give few columns of X at a time.
 
     Args:
         X: [n, p], dense or sparse.

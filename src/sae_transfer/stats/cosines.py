@@ -40,7 +40,7 @@ def mahalanobis_cosine(a: ArrayLike, b: ArrayLike, covariance: ArrayLike) -> Flo
 
 
 def _chunks(a: ArrayLike) -> Iterator[Floats]:
-    """The directions in parts of CHUNK in float64, at least one: a wide SAE's, all at once, would fill gigabytes."""
+    """The directions in float64, CHUNK at a time, at least one part. Those of a wide SAE would take gigabytes."""
     a = np.asarray(a)
     for start in range(0, max(len(a), 1), CHUNK):
         yield a[start : start + CHUNK].astype(np.float64)

@@ -1,4 +1,4 @@
-"""How far apart the distributions of a column's values are on two datasets, for many sparse columns at once."""
+"""Distances between the distributions of a column's values on two datasets, for many sparse columns at once."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class Distances(NamedTuple):
 def distances(a: sparse.csr_array, b: sparse.csr_array) -> Distances:
     """Wasserstein-1 distance and Kolmogorov-Smirnov statistic between two samples of each column.
 
-    Both come from the two distribution functions, which move at the non-zeros alone: silent rows are one step at 0.
+    Both come from the two distribution functions. These step at the non-zeros, and once at 0 for all silent rows.
 
     Args:
         a: [n, m], not negative.

@@ -13,9 +13,9 @@ WORDS = {1: "answerable", 0: "unanswerable"}
 def assign_folds(labels: npt.ArrayLike, groups: Sequence[str], k: int, seed: int) -> npt.NDArray[np.int64]:
     """The fold (0 to k-1) of each row [n]: stratified by label, no group in two folds, both labels in every fold.
 
-    Method: groups are dealt out in turn, first those with more answerable rows, then the even ones, then the rest;
-    of each kind the largest first, equals in random order. A study makes thousands of foldings, and scikit-learn's
-    StratifiedGroupKFold needs a third of a second for one of 2,000 groups.
+    Method: groups are dealt to the folds in turn. Groups with more answerable rows come first, then balanced groups,
+    then the rest; within each kind the largest come first, and equal ones in random order. A study makes thousands of
+    foldings, and scikit-learn's StratifiedGroupKFold takes a third of a second for one of 2,000 groups.
 
     Args:
         labels: 0 or 1 [n].

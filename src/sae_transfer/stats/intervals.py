@@ -86,19 +86,19 @@ def effective_groups(labels: ArrayLike, groups: ArrayLike) -> float:
 
 
 def groups_of_mean(of_tests: Sequence[float]) -> float:
-    """How many groups a mean over test sets rests on: all of theirs, unless one has too few for an interval."""
+    """How many groups a mean over test sets rests on: their sum, or the fewest if one has too few for an interval."""
     return sum(of_tests) if min(of_tests) >= MIN_GROUPS else min(of_tests)
 
 
 def interval(value: float, resampled: ArrayLike, n_groups: float) -> Estimate:
     """The 95% interval of a share between 0 and 1, such as an AUC or an accuracy, from its bootstrap by group.
 
-    Wilson's score interval with Student's quantile and with the number of independent rows that would give the share
-    its variance (the effective sample size of Korn and Graubard, Survey Methodology 24, 1998). A percentile
-    interval is far too narrow near 0 and 1, and a point where the sample is separated perfectly. There the bootstrap
-    knows nothing of the variance, so v(1 - v) / n_groups, that of independent groups, is mixed in with the weight of
-    `PRIOR_WEIGHT` groups on the rarer side, where the sample itself has min(v, 1 - v) * n_groups of them; the
-    larger of the bootstrap's variance and that mixture counts. A perfect AUC over 200 groups has a lower bound of 0.98.
+    Wilson's score interval with Student's quantile. Its n is the number of independent rows that would give the share
+    its variance (the effective sample size of Korn and Graubard, Survey Methodology 24, 1998). A percentile interval
+    is far too narrow near 0 and 1, and a point where the sample is separated perfectly. The bootstrap underestimates
+    the variance there. So it is shrunk towards v(1 - v) / n_groups, that of independent groups, as if `PRIOR_WEIGHT`
+    more groups had been seen on the rarer side, where the sample itself has min(v, 1 - v) * n_groups. The larger of
+    this mixture and the bootstrap's own variance counts. A perfect AUC over 200 groups has a lower bound of 0.98.
     benchmarks/coverage.py simulates the coverage. For a difference see `difference_interval`.
 
     Args:
@@ -126,7 +126,7 @@ def interval(value: float, resampled: ArrayLike, n_groups: float) -> Estimate:
 
 
 def _inwards(value: float, n_groups: float) -> float:
-    """The share were there one more group, half of it right."""
+    """The share if there were one more group, half of it right."""
     return (value * n_groups + 0.5) / (n_groups + 1)
 
 
@@ -156,12 +156,12 @@ def difference_interval(
     """The 95% interval of `one` - `other`, two shares measured on the same rows, from their paired bootstraps.
 
     Student's interval. The variance is v + v' - 2 r sqrt(v v') with the variances v and v' of `interval`, which do not
-    vanish near 0 and 1, and the correlation r of the two bootstraps. Where one of them does not vary r is unknown and
-    taken as 0, so two perfect AUCs have a difference of 0 with an interval around it.
+    vanish near 0 and 1, and the correlation r of the two bootstraps. If one of them does not vary, r is unknown and
+    taken as 0. So two perfect AUCs have a difference of 0 with an interval around it.
 
     Args:
-        one: what is left of the minus.
-        other: what is right of it.
+        one: the minuend.
+        other: the subtrahend.
         resampled: [R], `one` on each resample.
         resampled_other: [R], `other` on the same resamples.
         n_groups: as for `interval`.

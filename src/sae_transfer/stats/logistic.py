@@ -119,7 +119,7 @@ def _scaled(X: Floats, scaling: Scaling) -> tuple[Floats, Floats]:
 
 
 def _path(X: Floats, labels: NDArray[np.int_], C: Sequence[float]) -> list[Floats]:
-    """`fit_logistic` for each C; where d > n by the rows' inner products, whose combinations hold every optimum."""
+    """`fit_logistic` for each C. If d > n, it uses the rows' inner products: every optimum is a combination of rows."""
     if X.shape[1] > X.shape[0]:
         gram = np.asarray(X @ X.T, dtype=np.float64)
         duals = [_dual_newton(gram, labels, c) for c in C]

@@ -1,6 +1,6 @@
 """The area under the ROC curve, under many weightings of the rows at once, and rates at a false-alarm budget.
 
-Labels are 1 (answerable) and 0 (unanswerable); scores rise with answerability. What cannot be computed is NaN.
+Labels are 1 (answerable) and 0 (unanswerable); scores rise with answerability. A number that cannot be computed is NaN.
 """
 
 from typing import NamedTuple

@@ -1,7 +1,8 @@
 """Results projected into MLflow. The only home of mlflow, which is imported inside functions: it takes seconds.
 
-`results/` is the truth; MLflow is read only to see what is there already. `contents` and `tables` say what each run
-holds (pure functions), `projection` brings the store to it, `store` talks to MLflow through its public client.
+`results/` is the truth; MLflow is read only to see what is there already. `contents`, `models` and `tables` say what
+each run holds and `view` what the pages show (pure functions), `projection` brings the store to it, `store` talks to
+MLflow through its public client.
 """
 
 from sae_transfer.core.params_section import ParamsSection

@@ -64,10 +64,10 @@ class Content:
 
     @cached_property
     def measured(self) -> str:
-        """A digest of what was measured: params and numbers, without the bounds of intervals, which are resampled."""
+        """A digest of params, numbers and models, without the bounds of intervals, which come from resamples."""
         bounds = ("_low", "_high")
         points = {name: value for name, value in self.metrics.items() if not name.endswith(bounds)}
-        return digest([FORMAT, dict(self.params), points])
+        return digest([FORMAT, dict(self.params), points, self.models, dict(self.datasets)])
 
 
 def digest(value: Any) -> str:

@@ -18,31 +18,32 @@ def probes_run(study: str, table: pd.DataFrame, hashes: Mapping[str, str], origi
     """The run that a study's models come from.
 
     Args:
-        study: the study's name; it stands in the names of its models unless it is the workspace's.
+        study: the study's name. The page Models can group by source run, and this is in its name.
         table: the transfer table.
         hashes: of the datasets' files, by name.
         origin: tags that say where the numbers were made.
     """
-    found = _models(study, table)
+    found = _models(table)
     shown = pd.DataFrame([{"model": model.name, **model.auc} for model in found])
     digests = {name: hashes.get(name, "unknown")[:8] for name in cells.datasets(table)}
     tables = {"auc.json": as_json(shown)}
-    return Content("probes", {}, {}, tables=tables, models=found, datasets=digests, origin=origin)
+    return Content(
+        f"probes \N{MIDDLE DOT} {study}", {}, {}, tables=tables, models=found, datasets=digests, origin=origin
+    )
 
 
-def _models(study: str, table: pd.DataFrame) -> list[Model]:
+def _models(table: pd.DataFrame) -> list[Model]:
     """The probes that the training data chose, SAEs first, each kind of a space by training set."""
     rows = cells.headline(table[table["probe"].map(kinds.role) == "probe"])
     rows = rows[rows["auc"].notna()]
     rows = rows.assign(stream=rows["sae"] == "", **{name: _in_order(rows[name]) for name in ("space", "key", "train")})
-    suffix = "" if study == WORKSPACE else f" · {study}"
     found = []
     for place, own in rows.groupby(["stream", "space", "key", "train"], observed=True):
         _, space, key, train = map(str, place)
         about = {"train": train, "space": space, "probe": key, "features": own["feature_ids"].iloc[0][:400]}
         areas = dict(zip(own["test"], own["auc"].astype(float), strict=True))
         params = {name: value for name, value in about.items() if value}
-        found.append(Model(f"{train} · {space} {key}{suffix}", key, params, areas))
+        found.append(Model(f"{train} · {space} {key}", key, params, areas))
     return found
 
 

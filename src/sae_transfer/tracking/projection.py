@@ -53,7 +53,7 @@ def project(
         UserError: the store cannot be reached or written.
     """
     settings, now = digest(dict(study.params)), int(time.time() * 1000)
-    wanted = {digest([settings, cell.measured]): cell for cell in cells}
+    wanted = {cell.measured: cell for cell in cells}
     tags = view.tags(name, study, cells)
     everything = digest([name, params.experiment, *(each.fingerprint for each in (study, probes, *cells)), tags])
     database = (folder or location.root() / location.FOLDER) / "mlflow.db"
@@ -64,8 +64,7 @@ def project(
     with location.opened(params, folder) as store:
         store.show(tags)
         parent = write(store, "study", of, {settings: study}, now + len(cells) + 1).ids[settings]
-        source = {digest([settings, probes.fingerprint]): probes}
-        write(store, "probes", of, source, now, parent=parent)
+        write(store, "probes", of, {probes.measured: probes}, now, parent=parent)
         done = write(store, "cell", of, wanted, now, parent=parent)
         store.keep_models({run.info.run_id for run in store.runs({"kind": "probes", "superseded": "no"})})
         if stamp:
@@ -84,13 +83,20 @@ def _left(database: Path, told: str) -> str:
 
 
 def write(
-    store: Store, kind: str, tags: Mapping[str, str], wanted: Mapping[str, Content], now: int, *, parent: str = ""
+    store: Store,
+    kind: str,
+    tags: Mapping[str, str],
+    wanted: Mapping[str, Content],
+    now: int,
+    *,
+    parent: str = "",
+    adopting: bool = True,
 ) -> Done:
     """The store comes to hold each wanted run once.
 
-    Runs that were cut off are deleted. A wanted run that was superseded once is revived, one that hangs under another
-    parent or has other tags is adopted, one that says something else by now is brought up to date. Whatever else has
-    these tags is superseded.
+    Runs that were cut off are deleted. A wanted run that was superseded once is revived, one with these tags under
+    another parent is adopted, and so is one of this parent with other tags. One that says something else by now is
+    brought up to date. Whatever else has these tags is superseded.
 
     Args:
         store: an open one.
@@ -99,17 +105,19 @@ def write(
         wanted: what they say, by a digest of what never changes in one of them (its params, say).
         now: the time of the last in ms; those before it get later ones, since MLflow shows the latest first.
         parent: run id that they hang under, if any.
+        adopting: whether runs with other tags may be among them.
     """
     above = dict(tags) | {"superseded": "no"} | ({PARENT: parent} if parent else {})
     known: dict[str, Run] = {}
     gone = []
-    runs = store.runs({"kind": kind})
+    runs = store.runs({"kind": kind} | ({} if adopting else dict(tags)))
     for run in sorted(runs, key=lambda run: run.data.tags.get("superseded", "")):  # of two, what counts
         settings, mine = run.data.tags.get("settings", ""), tags.items() <= run.data.tags.items()
+        ours = mine or (settings in wanted and run.data.tags.get(PARENT, "") == parent)
         if run.info.status == "RUNNING":
-            if mine:
+            if ours:
                 store.delete(run)
-        elif settings in wanted and settings not in known and _can_say(run, wanted[settings]):
+        elif ours and settings in wanted and settings not in known and _can_say(run, wanted[settings]):
             known[settings] = run
             store.tag(run, **above)
         elif mine:

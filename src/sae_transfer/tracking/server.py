@@ -72,11 +72,11 @@ def _started(process: subprocess.Popen[bytes], address: str, log: Path) -> str:
     raise UserError(f"MLflow's server did not start; {log} says why")
 
 
-def shipped_view(address: str, experiment: str) -> str:
-    """The link to the experiment's view of the transfer table, or to the server where it has no such experiment."""
+def shipped_view(address: str, experiment: str, name: str = view.TABLE_VIEW) -> str:
+    """The link to a view of the experiment, by default the transfer table; to the server where there is none."""
     asked = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(experiment)}"
     try:
         with urlopen(asked, timeout=30) as answer:
-            return view.link(address, json.load(answer)["experiment"]["experiment_id"])
+            return view.link(address, json.load(answer)["experiment"]["experiment_id"], name)
     except (URLError, OSError, KeyError, ValueError):
         return address

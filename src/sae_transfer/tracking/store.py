@@ -72,12 +72,12 @@ class Store:
         """
         if run is None:
             run = self.client.create_run(self.experiment, started, dict(tags), content.name)
+            self._log_models(run, content, started)
         else:
             self.tag(run, fingerprint="")
+            self.client.update_run(run.info.run_id, name=content.name)
         self._attach(run, content)
         self._log(run, content, started)
-        if content.models:
-            self._log_models(run, content, started)
         self.client.set_terminated(run.info.run_id, content.status, end_time=run.info.start_time)
         return str(run.info.run_id)
 
@@ -89,14 +89,14 @@ class Store:
 
     def keep_models(self, runs: Collection[str]) -> None:
         """Deletes our models but those that came from these runs."""
-        token = None
-        while True:
-            page = self.client.search_logged_models([self.experiment], max_results=PAGE, page_token=token)
-            for model in page:
-                if model.tags.items() >= MODEL.items() and model.source_run_id not in runs:
-                    self.client.delete_logged_model(model.model_id)
-            if not (token := page.token):
-                return
+        page = self.client.search_logged_models([self.experiment], max_results=PAGE)
+        found = list(page)
+        while page.token:
+            page = self.client.search_logged_models([self.experiment], max_results=PAGE, page_token=page.token)
+            found += page
+        for model in found:
+            if model.tags.items() >= MODEL.items() and model.source_run_id not in runs:
+                self.client.delete_logged_model(model.model_id)
 
     def delete(self, run: "Run") -> None:
         """Deletes a run that was cut off while it was written."""
@@ -123,6 +123,8 @@ class Store:
 
     def _log_models(self, run: "Run", content: Content, started: int) -> None:
         """The first model is made last: the page Models shows the newest first."""
+        if not content.models:
+            return
         from mlflow.entities import Dataset, DatasetInput, Metric
 
         source = {"source_type": "local", "source": "{}"}

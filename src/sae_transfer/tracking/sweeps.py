@@ -33,7 +33,7 @@ def log_sweeps(sweeps: Sequence[Sweep], params: TrackingParams) -> None:
         (parent,) = write(store, "sweep_study", {"sweep": name}, whole, now).ids.values()
         for (settings, content), sweep in zip(wanted.items(), done, strict=True):
             tags = {"sweep": name, "sweep_of": f"{sweep.space}/{sweep.train}"}
-            write(store, "sweep", tags, {settings: content}, now, parent=parent)
+            write(store, "sweep", tags, {settings: content}, now, parent=parent, adopting=False)
 
 
 def _winners(study: str, sweeps: Sequence[Sweep]) -> Content:
@@ -54,7 +54,7 @@ def _about(sweep: Sweep) -> Content:
     return Content(
         f"{sweep.train} \N{MIDDLE DOT} {sweep.space} \N{MIDDLE DOT} sweep {sweep.study}",
         _texts(about),
-        {name: float(value) for name, value in (numbers | tests).items()},
+        {name: round(float(value), 6) for name, value in (numbers | tests).items()},
         texts,
         tables={"trials.json": as_json(_trials(sweep))},
     )

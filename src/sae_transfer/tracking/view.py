@@ -5,30 +5,32 @@ does not know a view, it shows its default one.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from sae_transfer.tracking.contents import Content
 
 IMAGES = "images/"
+ROOM = 860  # pixels beside MLflow's own columns
 RUN_NAME, CREATED = "attributes.`Run Name`", "runDateAndNestInfo"
 CELLS = {  # columns of the transfer table, with their widths in pixels
-    "metrics.`sparse_1.auc`": 102,
-    "metrics.`sparse_1.auc_low`": 128,
-    "metrics.`sparse_1.auc_high`": 130,
-    "metrics.`sparse_n.auc`": 102,
-    "metrics.`residual.auc`": 100,
-    "metrics.`sparse_1.delta_residual`": 160,
-    "tags.`sparse_1.features`": 132,
+    "metrics.`sparse_1.auc`": 101,
+    "metrics.`sparse_1.auc_low`": 127,
+    "metrics.`sparse_1.auc_high`": 129,
+    "metrics.`sparse_n.auc`": 101,
+    "metrics.`residual.auc`": 99,
+    "metrics.`sparse_1.delta_residual`": 158,
+    "tags.`sparse_1.features`": 130,
 }
 SWEEPS = {
-    "metrics.`cv_log_loss`": 120,
-    "metrics.`untuned.cv_log_loss`": 180,
-    "metrics.`auc_in_domain`": 130,
-    "metrics.`untuned.auc_in_domain`": 195,
-    "metrics.`auc_ood`": 100,
-    "metrics.`untuned.auc_ood`": 150,
-    "metrics.`ties`": 70,
+    "metrics.`cv_log_loss`": 105,
+    "metrics.`untuned.cv_log_loss`": 158,
+    "metrics.`auc_in_domain`": 122,
+    "metrics.`untuned.auc_in_domain`": 175,
+    "metrics.`auc_ood`": 95,
+    "metrics.`untuned.auc_ood`": 135,
+    "metrics.`ties`": 60,
 }
 CHARTS = (  # x and y of the points of every SAE and out-of-domain (A, B)
     ("residual.auc", "sparse_1.auc"),
@@ -60,7 +62,7 @@ def tags(study: str, parent: Content, cells: Sequence[Content]) -> dict[str, str
     mine = f'tags.study = "{study}" and tags.superseded = "no"'
     roles = {cell.tags["role"] for cell in cells}
     role = next((role for role in ("sae", "residual") if role in roles), "baseline")
-    headline = {f"metrics.`{name}`": 40 + 8 * len(name) for name in parent.metrics}
+    headline = _headline(parent.metrics)
     named = [name.removeprefix(IMAGES).split("+")[0] for name in parent.files if name.startswith(IMAGES)]
     pictures = list(dict.fromkeys(named))
     by_name, kept = "tags.`mlflow.runName`", 'and tags.superseded = "no"'
@@ -76,6 +78,14 @@ def tags(study: str, parent: Content, cells: Sequence[Content]) -> dict[str, str
         "mlflow.experimentKind": "custom_model_development",
         "mlflow.note.content": NOTE,
     }
+
+
+def _headline(names: Iterable[str]) -> dict[str, int]:
+    """As many of the parent's numbers as fit, those out of domain first and bounds of intervals last."""
+    order = sorted(names, key=lambda name: (not name.startswith("out_of_domain"), name.endswith(("_low", "_high"))))
+    widths = {f"metrics.`{name}`": 26 + 7 * len(name) for name in order}
+    ends = accumulate(widths.values())
+    return {name: width for (name, width), end in zip(widths.items(), ends, strict=True) if end <= ROOM}
 
 
 def picture(name: str, png: bytes) -> dict[str, bytes]:
@@ -94,7 +104,7 @@ def _view(
         "orderByAsc": True,
         "selectedColumns": list(columns),
         "columnOrder": ["1", RUN_NAME, CREATED, *columns],
-        "columnWidths": {"1": 50, RUN_NAME: 218, CREATED: 40, **columns},
+        "columnWidths": {"1": 50, RUN_NAME: 238, CREATED: 40, **columns},
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "modelVersionFilter": "All Runs",

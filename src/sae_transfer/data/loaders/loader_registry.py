@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import field_validator, model_validator
+from pydantic import PositiveInt, field_validator, model_validator
 
 from sae_transfer.core.errors import UserError, closest
 from sae_transfer.core.files import missing
-from sae_transfer.core.params_section import ParamsSection, Place
-from sae_transfer.data import sources
+from sae_transfer.core.params_section import ParamsSection, Place, is_place
+from sae_transfer.data import sources, splits
 from sae_transfer.data.example import ANSWERABLE, UNANSWERABLE, Example
 from sae_transfer.data.loaders import boolq, idk, squad, table
 from sae_transfer.data.loaders.table import Columns
@@ -28,6 +28,7 @@ class DatasetParams(ParamsSection):
     `questions` says what a repeated question means (see `splits`); by default, what the loader's dataset needs.
     `activations` is a file with the residual streams of the rows, in their order, which another tool made (see
     `artifacts.imported`): then no model runs on them.
+    `max_per_group` caps the rows of one group, such as a passage; by default all are used.
     """
 
     loader: str
@@ -39,6 +40,7 @@ class DatasetParams(ParamsSection):
     template: str = "default"
     variations: tuple[str, ...] = ()
     questions: Questions | None = None
+    max_per_group: PositiveInt | None = None
     columns: Columns = Columns()
     activations: Path | None = None
 
@@ -53,6 +55,8 @@ class DatasetParams(ParamsSection):
     def _consistent(self) -> "DatasetParams":
         if self.test_files and not self.train_files:
             raise ValueError("test_files needs train_files: which files are to train on?")
+        for path in self.raw_files:
+            is_place(path)
         if twice := set(self.train_files) & set(self.test_files):
             raise ValueError(f"{min(twice)} is both in train_files and in test_files")
         if "columns" in self.model_fields_set and self.loader != "table":
@@ -99,6 +103,26 @@ LOADERS: dict[str, Loader] = {
 }
 
 
+def split(
+    name: str, params: DatasetParams, seed: int, rows: Sequence[Example], test_rows: Sequence[Example] | None
+) -> tuple[list[Example], list[Example]]:
+    """The training and the test rows that the study takes of what `load` gave.
+
+    Raises:
+        UserError: its rows do not fill the quotas.
+    """
+    return splits.split(
+        rows,
+        test_rows,
+        params.n_train,
+        params.n_test,
+        seed,
+        name,
+        params.question_rule,
+        params.max_per_group,
+    )
+
+
 def load(name: str, params: DatasetParams) -> tuple[list[Example], list[Example] | None]:
     """The rows of dataset `name`: (pool, None), or (train rows, test rows) if it has files to test on.
 
@@ -106,8 +130,14 @@ def load(name: str, params: DatasetParams) -> tuple[list[Example], list[Example]
         UserError: a missing file (what brings it), a file that its loader cannot read (file and line), one class, an
             empty question, duplicate ids, or a label neither 0 nor 1.
     """
-    rows = _load_files(name, params, params.train_files)
-    test_rows = _load_files(name, params, params.test_files) if params.test_files else None
+    try:
+        rows = _load_files(name, params, params.train_files)
+        test_rows = _load_files(name, params, params.test_files) if params.test_files else None
+    except OSError as error:  # a folder or a link that may not be read
+        place = error.filename or params.path
+        raise UserError(
+            f"dataset {name}: {place}: cannot be read ({error.strerror}); correct its path or its rights"
+        ) from None
     _check_rows(name, [*rows, *(test_rows or ())])
     for part in (rows, test_rows):
         if part is not None:

@@ -18,7 +18,8 @@ LABELS = {"1": ANSWERABLE, "1.0": ANSWERABLE, "0": UNANSWERABLE, "0.0": UNANSWER
 
 
 class Columns(ParamsSection):
-    """Which column is what. The file has `prompt` (a finished prompt), or `question` with or without `context`.
+    """Which column is what. The file has `prompt` (a finished prompt, verbatim), or `question` with or without a
+    `context` (which go through the dataset's template).
 
     `id` falls back to the line number, `group` to the context or, without one, to the question. A label is 0 or 1
     (or 0.0 or 1.0), or the texts `positive` (answerable, 1) and `negative`. A column that is named here must be in the
@@ -82,7 +83,7 @@ def _row(record: Record, columns: Columns, path: Path, line: int) -> Example:
     where = f"{path} line {line}"
     for field in columns.model_fields_set - {"positive", "negative"}:
         _require(record, getattr(columns, field), where)
-    if columns.prompt in record and columns.question in record:
+    if columns.prompt != columns.question and {columns.prompt, columns.question} <= record.keys():
         raise UserError(f"{where}: has both '{columns.prompt}' and '{columns.question}'; keep or rename one of them")
     finished = columns.prompt in record
     for field in (columns.prompt if finished else columns.question, columns.label):
@@ -98,6 +99,7 @@ def _row(record: Record, columns: Columns, path: Path, line: int) -> Example:
         label=_label(record, columns, f"{where} (id {id_})"),
         answer=_text(record, columns.answer) or None,
         source=path.name,
+        finished=finished,
     )
 
 
