@@ -238,8 +238,30 @@ def test_the_untuned_probe_is_the_fit_stages_and_stands_beside_the_winner(projec
 
 def test_a_finished_sweep_ranks_no_features_again(project, monkeypatch):
     before = swept(trials=3)
-    monkeypatch.setattr(objective, "folds", None)
-    assert swept(trials=3) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(objective, "folds", None)
+        assert swept(trials=3) == before
+    table = pd.read_parquet("artifacts/prompts/beta.parquet")
+    test = (table["split"] == "test").to_numpy()
+    table.loc[test, "label"] = 1 - table.loc[test, "label"]
+    table.to_parquet("artifacts/prompts/beta.parquet")
+    (old,), (new,) = before, swept(trials=3)  # other test rows are scored anew
+    was, now = (trials.winner(each).attributes["auc.beta"] for each in (old, new))
+    assert (was, tried(old)) == (pytest.approx(1 - now), tried(new))
+
+
+def test_a_sweep_that_was_killed_before_its_winner_was_scored_scores_it(project, monkeypatch):
+    swept(trials=2)
+
+    def killed(*words):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna_studies, "note", killed)
+        with pytest.raises(KeyboardInterrupt):
+            swept(trials=14)
+    (found,) = swept(trials=14)
+    assert {trial.number for trial in found.trials if trial.attributes} == {trials.winner(found).number}
 
 
 def test_the_front_is_what_optuna_calls_best_without_repeated_points():

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -73,7 +73,8 @@ def sweep_one(storage: Any, plan: Plan, sae: str, train: str, tick: Tick) -> Non
     before = optuna_studies.record(study)
     if before.complete:
         tick(name, trials.winner(before).value or 0.0, min(len(before.complete), sweep.trials))
-    if len(before.complete) >= sweep.trials and before.untuned:
+    scored_on = _digest(_fingerprint(of.rows(space, test, "unseen")) for test in of.datasets)
+    if len(before.complete) >= sweep.trials and _scored(before, scored_on):
         return
     folds = objective.folds(rows, of.seed, probe, sweep.ranking, sweep.n_max)
     grid = sweep.grid_points(probe, min(fold.n_features for fold in folds))
@@ -84,8 +85,18 @@ def sweep_one(storage: Any, plan: Plan, sae: str, train: str, tick: Tick) -> Non
     fitted = [objective.trained(rows, of.seed, probe, each) for each in (*choices.values(), choice)]
     *reached, untuned = _on_test_rows(fitted, of, space)
     chosen = dict(zip(choices, reached, strict=True))
-    untuned |= {**vars(choice), "auc": score.auc, "log_loss": score.log_loss}
+    untuned |= {**vars(choice), "auc": score.auc, "log_loss": score.log_loss, "scored_on": scored_on}
     optuna_studies.note(study, chosen, untuned, trials.told(replace(found, untuned=untuned), chosen))
+
+
+def _scored(sweep: trials.Sweep, scored_on: str) -> bool:
+    """Whether it was told already what its chosen trials are worth on these test rows."""
+    told = {trial.number for trial in sweep.trials if trial.attributes}
+    return sweep.untuned.get("scored_on") == scored_on and told == {trial.number for trial in trials.chosen(sweep)}
+
+
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 def _fingerprint(rows: Rows) -> str:

@@ -42,7 +42,7 @@ class Sweep:
     """The trials of one (SAE, A) under a study's name; `params` say what was searched, and on which rows.
 
     `untuned` is the best of the grid of the section `probe`: its N, C, ranking, scaling, its cross-validated `auc` and
-    `log_loss`, and `auc.<B>` and so on; empty until the sweep is done.
+    `log_loss`, `auc.<B>` and so on, and a fingerprint of the test rows; empty until the sweep is done.
     """
 
     study: str
