@@ -65,7 +65,8 @@ class Extractor:
         files.check_room(folder, len(table) * len(spaces) * model.config.hidden_size * FLOAT32)
         found = tokens.tokenise(model, tokenizer, prompts, params, chat)
         batching = extraction.measured(model, found, params)
-        checks = _checks(batching, self._distance_to_whole(model, found, params) if first else None)
+        whole = self._distance_to_whole(model, found, params) if first else None
+        checks = _checks(batching, whole, max(map(len, found.ids)))
         streams = extraction.streams_of(model, found.ids, found.at, params, batching.equal_lengths)
         about = extraction.identity(params, model, weights, prompts, found, checks.padding)
         made = {}
@@ -92,6 +93,6 @@ class Extractor:
         return whole_model.distance(model, tokens, params)
 
 
-def _checks(batching: Any, whole: float | None) -> activations.Checks:
+def _checks(batching: Any, whole: float | None, longest: int) -> activations.Checks:
     padding = "none" if batching.equal_lengths else "right"
-    return activations.Checks(batching.limit, batching.padded, batching.equal, whole, padding)
+    return activations.Checks(batching.limit, batching.padded, batching.equal, whole, padding, longest)
