@@ -67,6 +67,18 @@ FAMILIES = {
     "recurrent_gemma": lambda: hf.RecurrentGemmaForCausalLM(
         hf.RecurrentGemmaConfig(**GROUPED, lru_width=WIDTH, attention_window_size=4)
     ),
+    "zamba2": lambda: hf.Zamba2ForCausalLM(  # its upper layers have the weights of lower ones
+        hf.Zamba2Config(
+            **GROUPED,
+            **{
+                "layers_block_type": ["mamba", "hybrid"] * 3,
+                "mamba_d_state": 8,
+                "n_mamba_heads": 4,
+                "mamba_headdim": 16,
+            },
+            **{"chunk_size": 8, "use_mamba_kernels": False, "adapter_rank": 4},
+        )
+    ),
     "mixtral": lambda: hf.MixtralForCausalLM(hf.MixtralConfig(**GROUPED, num_local_experts=4)),
     "gpt_neo": gpt_neo,
     "gpt_neox": lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**SHAPE)),

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 import tiny
-from sae_transfer.artifacts import activations
+from sae_transfer.artifacts import activations, features
 from sae_transfer.core import files
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.params_section import read_yaml
@@ -256,6 +256,9 @@ def test_a_family_is_loaded_end_to_end(cache, preset, capsys):
     checks = activations.read_checks(Path(f"artifacts/activations/layer_{layer}/d.0.safetensors"))
     assert max(checks.padded, checks.whole) < 1e-5
     assert (checks.padding, checks.equal) == ("right", None)
+    assert checks.longest >= len(PROMPTS[1].split())
+    context = features.read_context_size(Path(f"artifacts/features/{name}/d.safetensors"))
+    assert context == (64 if preset == "gpt2-small" else 1024)
     assert (made["revision"], made["pinned"]) == (MODEL_COMMIT, True)
     assert (made["chat_prompts"], made["adds_bos"]) == (0 if preset == "gpt2-small" else 2, True)
     about, chosen = source(name), of.params.saes[name]

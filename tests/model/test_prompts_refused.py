@@ -67,6 +67,13 @@ def test_different_prompts_with_the_same_tokens_are_refused(loaded):
     )  # white space is the tokenizer's to drop
 
 
+def test_prompts_that_are_the_same_once_they_are_cut_are_refused(loaded):
+    same = " ".join(["w1"] * 63)
+    assert tokenised(loaded, [f"w2 w3 {same}", f"w4 w5 {same[3:]} w6"], truncate=True).truncated == 2
+    with pytest.raises(UserError, match="rows 0 and 1: different prompts have the same tokens once they are cut"):
+        tokenised(loaded, [f"w2 w3 {same}", f"w4 w5 {same}"], truncate=True)
+
+
 @pytest.mark.parametrize(
     ("text", "token"), [("w1 <eos> w2", "<eos>"), ("<pad>", "<pad>"), ("w1 <bos> w2", "<bos>"), ("w3 <eos>", "<eos>")]
 )

@@ -1,5 +1,8 @@
 """A model without its upper layers is the whole model as far as it goes; what was dropped is never read."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 import transformers as hf
@@ -75,6 +78,84 @@ def test_a_model_that_is_no_stack_of_layers_is_refused_in_one_line(tmp_path, mak
         UserError, match=r"not supported: .*Model (keeps its layers in no list|is an encoder with a dec)"
     ):
         loading.load_model(tiny.params_of(tmp_path, 0))
+
+
+def test_a_model_whose_batches_are_not_first_is_refused(tmp_path):
+    tiny.save(
+        tmp_path,
+        lambda: hf.XLNetLMHeadModel(hf.XLNetConfig(vocab_size=36, d_model=32, n_layer=2, n_head=2, d_inner=32)),
+    )
+    with pytest.raises(
+        UserError, match=r"not supported: XLNetModel fails on .* something else than one residual stream"
+    ):
+        tiny.ours(tmp_path, TEXTS, 0)
+
+
+def test_a_config_that_its_class_cannot_build_is_one_line(tmp_path):
+    tiny.save(tmp_path, tiny.FAMILIES["llama"])
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "lfm2_moe", "layer_types": None}))
+    with pytest.raises(UserError, match=r"model .*: not supported: transformers cannot build it from its config\.json"):
+        loading.load_model(tiny.params_of(tmp_path))
+
+
+REMOTE = """
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+
+class OwnConfig(PretrainedConfig):
+    model_type = "own"
+
+    def __init__(self, vocab_size=36, hidden_size=32, num_hidden_layers=6, **kwargs):
+        self.vocab_size, self.hidden_size, self.num_hidden_layers = vocab_size, hidden_size, num_hidden_layers
+        super().__init__(**kwargs)
+
+
+class OwnModel(PreTrainedModel):
+    config_class, base_model_prefix = OwnConfig, "model"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.embed = nn.Embedding(config.vocab_size, config.hidden_size)
+        d, n = config.hidden_size, config.num_hidden_layers
+        self.blocks = nn.ModuleList(nn.Linear(d, d) for _ in range(n))
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.embed
+
+    def forward(self, input_ids, attention_mask=None, **kwargs):
+        x = self.embed(input_ids)
+        for block in self.blocks:
+            x = x + torch.tanh(block(x)) / self.config.num_hidden_layers
+        return x
+"""
+
+
+def test_a_model_with_code_of_its_own_is_cut_too(tmp_path):
+    tiny.save_tokenizer(tmp_path)
+    (tmp_path / "own.py").write_text(REMOTE)
+    mapped = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": mapped}))
+    torch.manual_seed(0)
+    weights = {"embed.weight": torch.randn(36, 32)}
+    weights |= {f"blocks.{i}.weight": torch.randn(32, 32) for i in range(6)} | {
+        f"blocks.{i}.bias": torch.randn(32) for i in range(6)
+    }
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        UserError, match=r"needs code of its own; read that code, then set model\.trust_remote_code: true"
+    ):
+        tiny.ours(tmp_path, TEXTS)
+    model, _ = loading.load_model(tiny.params_of(tmp_path, 2, trust_remote_code=True))
+    assert len(model.blocks) == 3
+    linear = torch.nn.functional.linear(
+        weights["embed.weight"][7], weights["blocks.0.weight"], weights["blocks.0.bias"]
+    )
+    found = tiny.ours(tmp_path, ["w1"], 0, trust_remote_code=True)[0]
+    np.testing.assert_allclose(found, linear.numpy(), atol=1e-5)  # what its module hands on
 
 
 @pytest.mark.parametrize(

@@ -103,3 +103,15 @@ def test_a_prompt_that_the_class_splits_otherwise_is_named(tmp_path):
         UserError, match=r"row 1: TokenizersBackend gives other tokens than tokenizer\.json \(1 such rows\)"
     ):
         tokenise(model, other, ["w1", "w1w2 w3"], params)
+
+
+def test_special_tokens_that_only_the_class_names_keep_their_names(tmp_path):
+    """Else BOS would be cut off long prompts."""
+    folder = folder_of(tmp_path, "gemma", "gemma2", "LlamaTokenizer")
+    said = json.loads((folder / "tokenizer_config.json").read_text())
+    for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        said.pop(name)
+    (folder / "tokenizer_config.json").write_text(json.dumps(said | {"tokenizer_class": "GemmaTokenizer"}))
+    found = tokenizer_files.load(str(folder), {"revision": "main"})
+    assert tokenizer_files.agree(found, TEXTS)
+    assert (found.bos_token, found.eos_token) == ("<bos>", "<eos>")

@@ -24,7 +24,8 @@ class Checks:
 
     `padded` is a prompt beside longer ones against alone; `equal` beside one of its own length, measured where
     `padded` is beyond `limit`, and then only prompts of one length shared a batch (`padding` is `none`, else `right`).
-    `whole` is our model against the whole one, measured once a run. None: not measured.
+    `whole` is our model against the whole one, measured once a run. None: not measured. `longest` is the longest
+    prompt's number of tokens, with special tokens.
     """
 
     limit: float
@@ -32,6 +33,7 @@ class Checks:
     equal: float | None
     whole: float | None
     padding: str
+    longest: int
 
 
 def write_checks(path: Path, checks: Checks) -> None:

@@ -177,6 +177,10 @@ def _built_up_to(kind: type["PreTrainedModel"], path: str, last: int) -> Iterato
         holder = self.get_submodule(parent)
         setattr(holder, name, getattr(holder, name)[: last + 1])
         self.layer_list = path
+        # Zamba's upper layers have the weights of lower ones.
+        kept = {key for key, _ in self.named_parameters(remove_duplicate=False)}
+        tied = self.all_tied_weights_keys.items()
+        self.all_tied_weights_keys = {key: source for key, source in tied if {key, source} <= kept}
 
     kind.__init__ = build
     try:
@@ -397,6 +401,16 @@ def _explained(params: ModelParams) -> Iterator[None]:
         raise UserError(f"model {params.name}: damaged weights ({error}); fetch the model again") from error
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"model {params.name}: {_remedy(params, error)}") from error
+    except (
+        TypeError,
+        AttributeError,
+        KeyError,
+        IndexError,
+        RuntimeError,
+    ) as error:  # of a class that is built or filled
+        cause = next(iter(str(error).strip().splitlines()), "")
+        said = f"transformers cannot build it from its config.json ({type(error).__name__}: {cause})"
+        raise UserError(f"model {params.name}: not supported: {said}") from error
 
 
 def _remedy(params: ModelParams, error: BaseException) -> str:

@@ -39,6 +39,7 @@ def load(name: str, source: Mapping[str, Any]) -> "PreTrainedTokenizerBase":
 
     path = file_of(name, "tokenizer.json", source)
     reference = None if path is None else _Reference(path, file_of(name, "tokenizer_config.json", source))
+    tokenizer: PreTrainedTokenizerBase | None = None
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **source)
         tokenizer.reference = reference
@@ -47,15 +48,25 @@ def load(name: str, source: Mapping[str, Any]) -> "PreTrainedTokenizerBase":
         if reference is None:
             raise
         fits = False
-    if not fits:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(name, **source)
-        tokenizer.reference = reference
+    if tokenizer is None or not fits:
+        plain = PreTrainedTokenizerFast.from_pretrained(name, **source)
+        plain.reference = reference
+        _name_special_tokens(plain, tokenizer, reference)
+        tokenizer = plain
     wanted = {file for file in tokenizer.vocab_files_names.values() if isinstance(file, str)}
     if wanted and reference is None and not any(file_of(name, file, source) for file in sorted(wanted)):
         raise UserError(
             f"model {name}: no tokenizer files ({' or '.join(sorted(wanted))}); put them beside its weights"
         )
     return tokenizer
+
+
+def _name_special_tokens(plain: Any, known: Any, reference: "_Reference | None") -> None:
+    """Gives a tokenizer the names of special tokens that another knows from its class and that tokenizer.json has."""
+    for role in ("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token"):
+        token = None if known is None else getattr(known, role)
+        if token and reference and getattr(plain, role) is None and reference.core.token_to_id(token) is not None:
+            setattr(plain, role, token)
 
 
 def agree(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> bool:

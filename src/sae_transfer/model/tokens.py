@@ -60,13 +60,15 @@ def tokenise(
 
     Raises:
         UserError: as `counted`; more than `MAX_UNKNOWN` of the tokens are unknown, or as many characters are dropped; a
-            control token comes from a prompt's text; prompts of different text have equal ids.
+            control token comes from a prompt's text; prompts of different text have equal ids, also once they are cut.
     """
     found = counted(model, tokenizer, prompts, params, chat)
     bare = _encode(tokenizer, list(prompts), special=False)
     _check_control_tokens(tokenizer, prompts, bare)
     _check_unknown(tokenizer, prompts, bare)
-    _check_distinct(prompts, bare)
+    _check_distinct(prompts, bare, "different prompts have the same tokens")
+    if found.truncated:
+        _check_distinct(prompts, found.ids, "different prompts have the same tokens once they are cut")
     return found
 
 
@@ -115,10 +117,8 @@ def context(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> i
 
     RoBERTa and its kin count positions from after the padding's, so that two of 514 are no token's.
     """
-    limits = [
-        getattr(model.config.get_text_config(), "max_position_embeddings", None) or 10**30,
-        tokenizer.model_max_length,
-    ]
+    said = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
+    limits = [said if said > 0 else 10**30, tokenizer.model_max_length]  # XLNet's -1 is none
     for name, module in model.named_modules():
         padding = getattr(module, "padding_idx", None)
         if name.endswith("position_embeddings") and padding is not None:
@@ -261,15 +261,15 @@ def _dropped(text: str, spans: Sequence[tuple[int, int]]) -> int:
     return n + len(text[end:].strip())
 
 
-def _check_distinct(prompts: Sequence[str], bare: Sequence[Sequence[int]]) -> None:
+def _check_distinct(prompts: Sequence[str], tokens: Sequence[Sequence[int]], what: str) -> None:
     """Refuses prompts of different text with equal ids. Case, accents and white space are a tokenizer's to drop."""
     first: dict[tuple[int, ...], int] = {}
-    for row, ids in enumerate(bare):
+    for row, ids in enumerate(tokens):
         other = first.setdefault(tuple(ids), row)
         if prompts[other] != prompts[row] and _letters(prompts[other]) != _letters(prompts[row]):
             raise UserError(
-                f"rows {other} and {row}: different prompts have the same tokens, so the model cannot tell them apart; "
-                "the tokenizer is of other texts than these"
+                f"rows {other} and {row}: {what}, so the model cannot tell them apart; "
+                "shorten them, or choose a model of such texts"
             )
 
 
