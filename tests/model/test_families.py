@@ -257,7 +257,7 @@ def test_a_family_is_loaded_end_to_end(cache, preset, capsys):
     assert max(checks.padded, checks.whole) < 1e-5
     assert (checks.padding, checks.equal) == ("right", None)
     assert checks.longest >= len(PROMPTS[1].split())
-    context = features.read_context_size(Path(f"artifacts/features/{name}/d.safetensors"))
+    context = features.read_source(Path(f"artifacts/features/{name}/d.safetensors"))["context_size"]
     assert context == (64 if preset == "gpt2-small" else 1024)
     assert (made["revision"], made["pinned"]) == (MODEL_COMMIT, True)
     assert (made["chat_prompts"], made["adds_bos"]) == (0 if preset == "gpt2-small" else 2, True)

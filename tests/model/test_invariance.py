@@ -51,11 +51,7 @@ def test_what_was_measured_decides_how_prompts_are_batched(effect, padded, equal
 def test_a_row_that_depends_on_any_other_row_is_refused():
     with pytest.raises(
         UnstableError,
-<<<<<<< HEAD
-        match=r"also beside those of its length \(relative difference 1\); set model.tokens_per_batch: 1",
-=======
         match=r"beside those of its length \(relative difference 1\); set model.tokens_per_batch: 1",
->>>>>>> refs/heads/model
     ):
         measure(model(beside), IDS, AT, 8192, 1e-4)
     with pytest.raises(UnstableError, match="beside"):  # where all prompts have one length

@@ -68,16 +68,28 @@ def test_cut_prompts_and_unknown_tokens_are_counted_by_dataset(study):
 
 
 @pytest.mark.parametrize(("context", "words", "warned"), [(64, 200, True), (64, 64, False), (None, 200, False)])
-def test_prompts_longer_than_what_the_sae_saw(study, context, words, warned):
+@pytest.mark.parametrize("counted", [True, False])
+def test_prompts_longer_than_what_the_sae_saw(study, context, words, warned, counted):
     told = said(
         warnings.longer_than_in_training,
-        tables(study, [GOOD | {"dataset": "alpha", "context_size": context}], words=words),
+        tables(
+            study,
+            [GOOD | {"dataset": "alpha", "context_size": context}],
+            **({"tokens": words, "words": 1} if counted else {"words": words}),
+        ),
     )
     assert len(told) == warned
     if warned:
         assert told[0][2] == (
-            "narrow_2 was trained on 64 tokens of context; a prompt of alpha and on 1 more dataset has 200 words."
+            "narrow_2 was trained on 64 tokens of context; a prompt of alpha and on 1 more dataset has 200."
         )
+
+
+def test_batches_of_one_length_are_told(study):
+    assert said(warnings.batches, tables(study, padding="right", batch_difference=1e-7)) == []
+    [(severity, _, sentence)] = said(warnings.batches, tables(study, padding="none", batch_difference=0.53))
+    assert severity == "note"
+    assert "(alpha 53%, beta 53%): only prompts of one length shared a batch." in sentence
 
 
 def test_a_chosen_feature_that_fires_on_no_row_of_b_is_counted_once(study):

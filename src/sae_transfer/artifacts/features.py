@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sae_transfer.core.arrays import Ints
-from sae_transfer.core.files import damaged, read_about, read_arrays, read_json, write_arrays, write_json
+from sae_transfer.core.files import damaged, read_about, read_arrays, write_arrays
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,6 @@ def read_health(path: Path) -> Health:
         raise damaged(path, error) from None
 
 
-<<<<<<< HEAD
 def read_source(path: Path) -> dict[str, Any]:
     """The `source` that `write` wrote.
 
@@ -131,17 +130,6 @@ def read_source(path: Path) -> dict[str, Any]:
     except (KeyError, ValueError) as error:
         raise damaged(path, error) from None
     return source
-=======
-def write_context_size(path: Path, tokens: int | None) -> None:
-    """The length of the texts in tokens that an SAE was trained on, as far as it is known, beside its features."""
-    write_json(path, {"context_size": tokens})
-
-
-def read_context_size(path: Path) -> int | None:
-    """What `write_context_size` wrote beside the features at `path`; None where it is not known."""
-    beside = path.with_suffix(".checks.json")
-    return read_json(beside).get("context_size") if beside.exists() else None
->>>>>>> refs/heads/model
 
 
 def write_directions(path: Path, found: Directions, decoder: Decoder) -> None:

@@ -1,9 +1,12 @@
 """What the stages before `analyse` counted, as tables of results/."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
-from sae_transfer.artifacts import features
+from sae_transfer.artifacts import activations, features
 from sae_transfer.core import paths
 from sae_transfer.pipeline.study import Study
 from sae_transfer.results.counts import DATASETS, HEALTH
@@ -16,6 +19,7 @@ def datasets(study: Study) -> pd.DataFrame:
     for name in study.datasets:
         prompts = study.prompts(name)
         shards = [study.about_activations(name, number) for number in range(len(study.shards(name)))]
+        checks = [found for shard in _shards(study, name) if (found := activations.read_checks(shard))]
         own = prompts[prompts["variation"] == prompts["variation"].iloc[0]]
         rows.append(
             {
@@ -26,9 +30,20 @@ def datasets(study: Study) -> pd.DataFrame:
                 "words": max(len(prompt.split()) for prompt in prompts["prompt"]),
                 "truncated": sum(about["truncated_prompts"] for about in shards),
                 "unknown_tokens": sum(about["unknown_tokens"] for about in shards),
+                "tokens": max((check.longest for check in checks), default=None),
+                "batch_difference": max((check.padded for check in checks if check.padded is not None), default=None),
+                "padding": next((check.padding for check in checks if check.padding == "none"), "right"),
+                "whole_difference": max((check.whole for check in checks if check.whole is not None), default=None),
             }
         )
     return DATASETS.frame(rows)
+
+
+def _shards(study: Study, dataset: str) -> Iterator[Path]:
+    """The files of a dataset's activations, of every layer."""
+    for layer in study.layers:
+        for number in range(len(study.shards(dataset))):
+            yield study.path(paths.ACTIVATIONS) / layer.name / f"{dataset}.{number}.safetensors"
 
 
 def health(study: Study) -> pd.DataFrame:

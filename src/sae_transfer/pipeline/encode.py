@@ -54,14 +54,12 @@ class Encoder:
         made = {}
         for item in wanted:
             space, dataset = item.args
-            path, beside = (self.folder / f"{item.name}.{ending}" for ending in ("safetensors", "checks.json"))
-            made[item.name] = [path]
+            path = self.folder / f"{item.name}.safetensors"
             if dataset is None:
                 self._directions(space, path)
             else:
                 self._features(space, dataset, path)
-                features.write_context_size(beside, self._sae(space).cfg.metadata.context_size)
-                made[item.name].append(beside)
+            made[item.name] = [path]
         return made
 
     def _sae(self, space: Space) -> Any:

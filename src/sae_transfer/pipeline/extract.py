@@ -90,25 +90,12 @@ class Extractor:
         prompts, chat = list(table["prompt"]), list(table["chat"].fillna(params.chat_template))
         found = tokens.tokenise(model, tokenizer, prompts, params, chat)
         batching = extraction.measured(model, found, params)
-<<<<<<< HEAD
-        checks = _checks(batching, self._distance_to_whole(model, found, params) if first else None)
+        whole = self._distance_to_whole(model, found, params) if first else None
+        checks = _checks(batching, whole, max(map(len, found.ids)))
         shown = sys.stderr.isatty()
         streams = extraction.streams_of(model, found.ids, found.at, params, batching.equal_lengths, shown)
         named = self.study.params.model.model_copy(update={"layers": tuple(layers)})  # wherever the study lies
         return streams, extraction.identity(named, model, weights, prompts, found, checks.padding), checks
-=======
-        whole = self._distance_to_whole(model, found, params) if first else None
-        checks = _checks(batching, whole, max(map(len, found.ids)))
-        streams = extraction.streams_of(model, found.ids, found.at, params, batching.equal_lengths)
-        about = extraction.identity(params, model, weights, prompts, found, checks.padding)
-        made = {}
-        for item, space in zip(wanted, spaces, strict=True):
-            path, beside = (folder / f"{item.name}.{ending}" for ending in ("safetensors", "checks.json"))
-            activations.write(path, streams[int(space.layer or 0)], prompt_ids(table), about)
-            activations.write_checks(beside, checks)
-            made[item.name] = [path, beside]
-        return made
->>>>>>> refs/heads/model
 
     def _model(self) -> tuple[Any, Any, Mapping[str, Any]]:
         from sae_transfer.model import loading

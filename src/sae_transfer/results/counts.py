@@ -12,9 +12,17 @@ DATASETS = Table(
             n_test="test rows",
             prompts="prompts: rows times templates",
             words="words of the longest prompt, split at white space",
+            tokens="tokens of the longest prompt, special tokens included; empty where another tool ran the model",
             truncated="prompts that were cut to fit the model's context; their labels are kept",
             unknown_tokens="tokens of all prompts that the tokenizer does not know",
         ),
+        Column(
+            "batch_difference",
+            "number",
+            "relative difference of a prompt's stream beside longer prompts to alone, the worst of those measured",
+        ),
+        *texts(padding="right, or none where that difference asked for batches of prompts of one length"),
+        Column("whole_difference", "number", "relative difference of the stream to the whole model's, where measured"),
     ),
 )
 

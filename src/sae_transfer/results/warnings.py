@@ -100,19 +100,37 @@ def unknown_tokens(tables: Tables) -> Iterator[Notice]:
 
 
 def longer_than_in_training(tables: Tables) -> Iterator[Notice]:
-    """An SAE was trained on contexts of some length, and is extrapolated beyond it. A word is at least one token."""
+    """An SAE was trained on contexts of some length, and is extrapolated beyond it.
+
+    Where the tokens were not counted, words stand for them: a word is at least one token.
+    """
     saes = _table(tables, "health", "sae", "context_size").dropna(subset=["context_size"])
-    data = _table(tables, "datasets", "dataset", "words")
+    data = _table(tables, "datasets", "dataset", "words", "tokens")
+    data = data.assign(tokens=data["tokens"].fillna(data["words"]))
     for row in saes.drop_duplicates("sae").to_dict("records"):
-        long = data[data["words"] > row["context_size"]]
+        long = data[data["tokens"] > row["context_size"]]
         if len(long):
-            most = long.sort_values("words", ascending=False, kind="stable").iloc[0]
+            most = long.sort_values("tokens", ascending=False, kind="stable").iloc[0]
             yield Notice(
                 "warning",
                 row["sae"],
                 f"{row['sae']} was trained on {row['context_size']} tokens of context; a prompt of {most['dataset']}"
-                f"{_more(len(long), 'dataset')} has {most['words']} words.",
+                f"{_more(len(long), 'dataset')} has {most['tokens']:.0f}.",
             )
+
+
+def batches(tables: Tables) -> Iterator[Notice]:
+    """A prompt's stream that depends on longer prompts in its batch is read in batches of one length."""
+    rows = _table(tables, "datasets", "dataset", "padding", "batch_difference")
+    rows = rows[rows["padding"] == "none"]
+    if len(rows):
+        told = ", ".join(f"{row['dataset']} {row['batch_difference']:.0%}" for row in rows.to_dict("records"))
+        yield Notice(
+            "note",
+            "batches",
+            f"Beside longer prompts this model reads a prompt otherwise ({told}): only prompts of one "
+            "length shared a batch.",
+        )
 
 
 def silent_features(tables: Tables) -> Iterator[Notice]:
@@ -200,6 +218,7 @@ WARNINGS: tuple[Callable[[Tables], Iterator[Notice]], ...] = (
     silent_features,
     truncated_prompts,
     longer_than_in_training,
+    batches,
     unknown_tokens,
     no_interval,
     leaking_control,
