@@ -70,14 +70,9 @@ def test_cut_prompts_and_unknown_tokens_are_counted_by_dataset(study):
 @pytest.mark.parametrize(("context", "words", "warned"), [(64, 200, True), (64, 64, False), (None, 200, False)])
 @pytest.mark.parametrize("counted", [True, False])
 def test_prompts_longer_than_what_the_sae_saw(study, context, words, warned, counted):
-    told = said(
-        warnings.longer_than_in_training,
-        tables(
-            study,
-            [GOOD | {"dataset": "alpha", "context_size": context}],
-            **({"tokens": words, "words": 1} if counted else {"words": words}),
-        ),
-    )
+    length = {"tokens": words, "words": 1} if counted else {"words": words}
+    health = [GOOD | {"dataset": "alpha", "context_size": context}]
+    told = said(warnings.longer_than_in_training, tables(study, health, **length))
     assert len(told) == warned
     if warned:
         assert told[0][2] == (

@@ -122,7 +122,7 @@ def context(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> i
     for name, module in model.named_modules():
         padding = getattr(module, "padding_idx", None)
         if name.endswith("position_embeddings") and padding is not None:
-            limits.append(module.num_embeddings - padding - 1)
+            limits.append(len(module.weight) - padding - 1)
     return int(min(limits))
 
 
