@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 import demo_params
 from sae_transfer.core import files, hashing
@@ -153,3 +154,19 @@ def test_what_comes_from_the_hub_has_its_pinned_commit(elsewhere):
     assert after["model"].endswith(other)
     assert after["saes"] == before["saes"] | {"near": f"gpt2-small-res-jb blocks.3.hook_resid_pre {commit}"}
     assert json.loads(Path("artifacts/inputs.json").read_text()) == after
+
+
+def test_an_sae_outside_the_project_is_encoded_anew_when_its_weights_are_replaced(fresh, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(fresh.folder / "models/demo/saes/narrow_3", mine)
+    fresh.edit(lambda params: params["saes"]["narrow_3"].update(path=str(mine)))
+    before = fresh.hashes("artifacts/features")
+    assert fresh.stages("inputs", "encode")[0] == 0
+    assert fresh.hashes("artifacts/features") == before  # the same weights at another place are the same
+    weights = load_file(mine / "sae_weights.safetensors")
+    (mine / "sae_weights.safetensors").unlink()  # a link to the demo's own
+    save_file(weights | {"W_dec": weights["W_dec"] * 2}, mine / "sae_weights.safetensors", {"format": "pt"})
+    assert fresh.stages("inputs", "encode")[0] == 0
+    after = fresh.hashes("artifacts/features")
+    assert after.keys() == before.keys()
+    assert not set(after.values()) & set(before.values())
