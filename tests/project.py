@@ -131,6 +131,7 @@ class Project:
     def hashes(self, *folders):
         """{path: sha256} of every file in the folders."""
         paths = [path for name in folders for path in sorted((self.folder / name).rglob("*")) if path.is_file()]
+        paths = [path for path in paths if path.name != ".hashes.json"]  # a cache, which inputs may write or not
         return {str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 

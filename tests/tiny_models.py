@@ -142,7 +142,7 @@ def save(folder, make, **tokenizer_options):
 
 
 def params_of(folder, layer=3, **options):
-    return ModelParams(**({"name": str(folder), "identity": folder, "layers": (layer,), "device": "cpu"} | options))
+    return ModelParams(**({"name": str(folder), "layers": (layer,), "device": "cpu"} | options))
 
 
 def ours(folder, texts, layer=3, **options):

@@ -165,7 +165,7 @@ def test_rows_that_datasets_share_are_told(check, model):
     write_params(model, mine=SECTION, same=SECTION)
     code, out, _ = check()
     assert code == 0
-    assert "test rows of same stand among mine's training rows: they are left out of mine -> same\n" in out
+    assert "test rows of same stand among mine's training rows: left out of mine to same.\n" in out
 
 
 def test_without_a_tokenizer_the_rest_is_said_and_why(check, project):

@@ -15,6 +15,7 @@ from transformers import Gemma2Config, Gemma2Model, PreTrainedTokenizerFast
 import demo_params
 from real_data import REAL, ROOT, needs_real_data
 from sae_transfer.artifacts import activations
+from sae_transfer.core.errors import UserError
 from sae_transfer.core.params_section import parse
 from sae_transfer.data import overview, prompt_templates
 from sae_transfer.data.loaders import loader_registry
@@ -44,7 +45,7 @@ PARAMS = demo_params.demo(
     jobs=1,
     study={"datasets": list(FEW), "saes": ["random"]},
     model={"name": "model", "layers": [LAYER], "device": "cpu"},
-    saes={"random": {"layer": LAYER, "path": "sae"}},
+    saes={"random": {"layer": LAYER, "path": "sae", "override": True}},
     datasets=WHOLE | FEW,
     probe={"n_folds": 3, "C_grid": [0.01, 1.0], "N": [2, 8], "top_k": 3, "repeats": 2, "matched_n_train": 120},
     transfer={"resamples": 50},
@@ -182,4 +183,5 @@ def test_the_demos_tokenizer_says_how_much_of_the_real_text_it_does_not_know(mon
 
     texts = ["Passage: Hugo lives in Rome .\nQuestion: where ?\nAnswer:", "zebra quux"]
     params = ModelParams(**demo)
-    assert tokens.tokenise(*loading.load_model(params), texts, params).unknown >= 2
+    with pytest.raises(UserError, match=r"20% of the prompts' tokens are unknown \(at most 10%\)"):
+        tokens.tokenise(*loading.load_model(params), texts, params)

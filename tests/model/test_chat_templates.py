@@ -12,7 +12,7 @@ from sae_transfer.pipeline import extract
 
 OFF = "enable_thinking is defined and not enable_thinking"
 THINKING = f"{{{{ messages[0]['content'] }}}} now{{% if {OFF} %}} <think></think>{{% endif %}}"
-PARAMS = {"name": "m", "identity": "m", "layers": [0]}
+PARAMS = {"name": "m", "layers": [0]}
 
 
 @pytest.fixture(scope="module")

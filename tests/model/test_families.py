@@ -197,6 +197,7 @@ def study(preset, cache, pinned=True):
     params = read_yaml(ROOT / f"presets/{preset}.yaml")
     params["study"] |= {"datasets": ["d"], "saes": [name]}
     params["model"] |= {"layers": [layer], "dtype": "float32", "device": "cpu"}
+    params["saes"][name]["override"] = True  # with random weights it explains less than nothing
     params["datasets"] = {"d": {"loader": "table", "path": "d.jsonl", "n_train": 2, "n_test": 2}}
     params["regimes"]["datasets"] = []
     Path("d.jsonl").touch()

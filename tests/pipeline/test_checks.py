@@ -54,9 +54,9 @@ def refusal(params):
 
 
 def test_the_demos_params_are_in_order_and_the_cue_that_its_labels_have_is_told(project):
-    assert checks.check(demo_params.parsed(project)) == [
+    assert [notice.sentence for notice in checks.check(demo_params.parsed(project))] == [
         "word overlap of question and context: this alone, without a model, tells the label: AUC passages 0.91, "
-        "snippets 0.82, yesno 0.78, sums 1.00 (mean of all datasets 0.83); a probe has to beat it"
+        "snippets 0.82, yesno 0.78, sums 1.00 (mean of all datasets 0.83); a probe has to beat it."
     ]
 
 

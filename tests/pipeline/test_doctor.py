@@ -222,8 +222,8 @@ def test_what_the_rows_cannot_tell_is_a_note(project, hub, monkeypatch, capsys):
     _, out, _ = type_(monkeypatch, capsys)
     cue, told = [line for line in out.splitlines() if line.startswith("rows ")]
     assert "note: word overlap of question and context: this alone" in cue
-    assert "note: the test rows of people are worth" in told
-    assert told.endswith("has an interval or a p-value")
+    assert "note: The test rows of people are worth" in told
+    assert told.endswith("nothing there has an interval.")
     params["datasets"]["people"]["path"] = "nowhere.jsonl"
     demo_params.write(params)
     _, out, _ = type_(monkeypatch, capsys)

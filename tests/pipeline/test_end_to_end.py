@@ -44,14 +44,16 @@ def table(project):
 
 def test_every_cell_is_there_once(table):
     assert list(table.columns) == TRANSFER.names
-    dense = ("residual", "mean_difference", "shuffled_labels", "target_trained")
+    dense = ("residual", "other_rule", "mean_difference", "shuffled_labels", "target_trained")
     kinds = {(LAYER, probe, "residual", 0, 0) for probe in dense} | {(SAE, "reconstruction", "residual", 0, 0)}
     kinds |= {(SAE, probe, "sparse_1", 1, 1) for probe in ("random_features", "random_sae", "target_trained")}
     kinds |= {("text", "text", family, 0, 0) for family in ("tfidf", "length", "overlap")}
     kinds |= {(SAE, "sparse_1", "sparse_1", rank, 1) for rank in (1, 2, 3)}
     kinds |= {(SAE, "sparse_n", "sparse_n", 0, n) for n in (2, 8)} | {(SAE, "shuffled_labels", "sparse_1", 1, 1)}
     chosen_n = (table["probe"] == "pca") | (table["probe"] != "sparse_n") & (table["family"] == "sparse_n")
-    assert chosen_n.sum() == 5 * len(TRAINS) * len(TESTS) * len(SIZES)  # pca, three controls, the ceiling
+    assert chosen_n.sum() == 6 * len(TRAINS) * len(TESTS) * len(
+        SIZES
+    )  # pca, the other rule, three controls, the ceiling
     verbal = table[table["space"] == "verbal"]
     assert list(verbal[["train", "test", "n_train"]].itertuples(index=False, name=None)) == [
         (test, test, 0) for test, _ in TESTS
@@ -562,7 +564,7 @@ def test_every_cell_is_in_mlflow_with_what_dvc_and_the_features_say(project, tab
     assert len(runs) == len(rows[["space", "train", "test"]].drop_duplicates())
     (parent,) = tracked(project.folder, kind="study", study="workspace")
     assert parent.data.params["probe.top_k"] == "3"
-    (run,) = [r for r in runs if r.info.run_name == f"{SAE}: people \N{RIGHTWARDS ARROW} passages"]
+    (run,) = [r for r in runs if r.info.run_name == f"people \N{RIGHTWARDS ARROW} passages \N{MIDDLE DOT} {SAE}"]
     row = rows.query("space == @SAE and key == 'sparse_1' and train == 'people' and test == 'passages'").iloc[0]
     assert run.data.metrics["sparse_1.auc"] == pytest.approx(row["auc"], abs=1e-6)
     assert run.data.tags["sparse_1.features"] == row["feature_ids"]

@@ -165,7 +165,7 @@ def test_an_sae_outside_the_project_is_encoded_anew_when_its_weights_are_replace
     assert fresh.hashes("artifacts/features") == before  # the same weights at another place are the same
     weights = load_file(mine / "sae_weights.safetensors")
     (mine / "sae_weights.safetensors").unlink()  # a link to the demo's own
-    save_file(weights | {"W_dec": weights["W_dec"] * 2}, mine / "sae_weights.safetensors", {"format": "pt"})
+    save_file(weights | {"W_enc": weights["W_enc"] * 0.95}, mine / "sae_weights.safetensors", {"format": "pt"})
     assert fresh.stages("inputs", "encode")[0] == 0
     after = fresh.hashes("artifacts/features")
     assert after.keys() == before.keys()

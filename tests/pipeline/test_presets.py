@@ -276,7 +276,7 @@ def test_make_takes_a_preset():
     )
     assert "sae-transfer preset" not in plain
     lines = [line for line in other.splitlines() if line.startswith("sae-transfer")]
-    assert lines[:2] == ["sae-transfer preset use gpt2-small", "sae-transfer check"]
+    assert lines == ["sae-transfer run gpt2-small"]
 
 
 def test_list_shows_each_preset(type_):

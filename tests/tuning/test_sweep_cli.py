@@ -120,7 +120,7 @@ def test_a_preset_brings_its_own_sweep_and_probe_but_no_other_study(type_, proje
         (("sweep", "--sae", "smal"), ["smal is not in the study; did you mean small?"]),
         (("sweep", "--train", "gamma"), ["gamma is not in the study"]),
         (("sweep", "--apply"), ["study sweep: not in studies (known: none); `make sweep STUDY=sweep` starts it"]),
-        (("sweep", "--study", "a/b"), ["study 'a/b': a name is"]),
+        (("sweep", "--study", "a/b"), ["study 'a/b': a name has letters"]),
         (("sweep", "--max-trials", "0"), ["sweep.trials = 0: Input should be greater than 0"]),
         (("dashboard", "--study", "mine"), ["study mine: not in studies"]),
     ],

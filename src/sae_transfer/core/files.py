@@ -95,7 +95,13 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def missing(path: Path, remedy: str | None = None) -> UserError:
     """What to say of a file that is not there; `remedy` where the caller knows better what brings it."""
+    path = _here(path)
     return UserError(f"{path}: not found; {remedy or restore_command(path) or '`dvc repro` makes it'}")
+
+
+def _here(path: Path) -> Path:
+    """The path as a person in the working directory would write it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def restore_command(path: Path) -> str | None:
@@ -113,7 +119,7 @@ def restore_command(path: Path) -> str | None:
 def damaged(path: Path, error: Exception) -> UserError:
     """What to say of a pipeline file that cannot be read."""
     cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return UserError(f"{path}: damaged ({cause}); delete it and run `dvc repro`")
+    return UserError(f"{_here(path)}: damaged ({cause}); delete it and run `dvc repro`")
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], about: dict[str, str]) -> None:

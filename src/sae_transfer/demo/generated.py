@@ -23,6 +23,7 @@ def everything(seed: int) -> Iterator[tuple[Path, list[Example]]]:
 
 
 def as_jsonl(rows: Sequence[Example]) -> str:
-    """One JSON object a line; `source` is left out, since the file's name says it."""
-    records = ({key: value for key, value in asdict(row).items() if key != "source"} for row in rows)
+    """One JSON object a line, with what the loader `table` reads; the file's name says `source`."""
+    left_out = ("source", "finished")
+    records = ({key: value for key, value in asdict(row).items() if key not in left_out} for row in rows)
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
