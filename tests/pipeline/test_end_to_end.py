@@ -53,7 +53,7 @@ def test_every_cell_is_there_once(table):
     chosen_n = (table["probe"] == "pca") | (table["probe"] != "sparse_n") & (table["family"] == "sparse_n")
     assert chosen_n.sum() == 6 * len(TRAINS) * len(TESTS) * len(
         SIZES
-    )  # pca, the other rule, three controls, the ceiling
+    )  # pca, other rule, 3 controls, ceiling
     verbal = table[table["space"] == "verbal"]
     assert list(verbal[["train", "test", "n_train"]].itertuples(index=False, name=None)) == [
         (test, test, 0) for test, _ in TESTS
