@@ -51,9 +51,7 @@ def test_every_cell_is_there_once(table):
     kinds |= {(SAE, "sparse_1", "sparse_1", rank, 1) for rank in (1, 2, 3)}
     kinds |= {(SAE, "sparse_n", "sparse_n", 0, n) for n in (2, 8)} | {(SAE, "shuffled_labels", "sparse_1", 1, 1)}
     chosen_n = (table["probe"] == "pca") | (table["probe"] != "sparse_n") & (table["family"] == "sparse_n")
-    assert chosen_n.sum() == 6 * len(TRAINS) * len(TESTS) * len(
-        SIZES
-    )  # pca, other rule, 3 controls, ceiling
+    assert chosen_n.sum() == 6 * len(TRAINS) * len(TESTS) * len(SIZES)  # pca, other rule, 3 controls, ceiling
     verbal = table[table["space"] == "verbal"]
     assert list(verbal[["train", "test", "n_train"]].itertuples(index=False, name=None)) == [
         (test, test, 0) for test, _ in TESTS
