@@ -23,6 +23,9 @@ from sae_transfer.results.transfer_table import TRANSFER
 
 Own = Mapping[str, Rows | tuple[Rows, Rows]]
 """By dataset, all of its rows, or (training rows, test rows)."""
+NO_STUDY: dict[str, Any] = dict.fromkeys(
+    ("model", "sae", "train_variation", "test_variation"), ""
+)  # what only a study knows
 STREAM = ("residual", "mean_difference")  # kinds whose rows are a residual stream
 
 
@@ -84,19 +87,14 @@ def transfer(
         against: BootstrappedAUC | None = None
         if streams is not None:
             against = bootstrapped_auc(residual[train].score(_test(streams[test]).X), of_b)
-        about = {
-            "model": "",
+        about: dict[str, Any] = {
             "space": space,
-            "sae": "",
             "train": train,
             "test": test,
             "in_domain": train == test,
-            "train_variation": "",
-            "test_variation": "",
             "condition": "test",
-            "n_test": len(rows),
-            "n_groups": of_b.n_groups,
         }
+        about |= {"n_test": len(rows), "n_groups": of_b.n_groups} | NO_STUDY
         found += [about | row for row in evaluated(fitted[train], {"space": rows.X}, of_b, against)]
     return TRANSFER.frame(found)
 
