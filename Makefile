@@ -6,7 +6,7 @@ VENV ?= .venv
 PRESET ?=
 TORCH_INDEX ?=
 JOBS ?= 2
-STUDY ?= sweep
+SWEEP ?= sweep
 UI_PORT ?= 5000
 DASHBOARD_PORT ?= 8081
 TORCH := $(shell grep '^torch==' constraints.txt)
@@ -29,11 +29,11 @@ repro: pull  ## run the study and say what it found (PRESET=NAME: that of preset
 ui: install  ## show the runs in MLflow (UI_PORT=5000)
 	@sae-transfer ui --port $(UI_PORT)
 
-sweep: install  ## tune the probes (JOBS=2 processes, MAX_TRIALS=100, STUDY=sweep, PRESET=NAME)
-	sae-transfer sweep --study $(STUDY) --jobs $(JOBS) $(if $(MAX_TRIALS),--max-trials $(MAX_TRIALS)) $(if $(PRESET),--preset $(PRESET))
+sweep: install  ## tune the probes (JOBS=2 processes, MAX_TRIALS=100, SWEEP=sweep, LIKE=PRESET)
+	sae-transfer sweep --name $(SWEEP) --jobs $(JOBS) $(if $(MAX_TRIALS),--max-trials $(MAX_TRIALS)) $(if $(LIKE),--like $(LIKE))
 
-dashboard: install  ## look at a sweep in the browser (STUDY=sweep, DASHBOARD_PORT=8081)
-	sae-transfer dashboard --study $(STUDY) --port $(DASHBOARD_PORT)
+dashboard: install  ## look at a sweep in the browser (SWEEP=sweep, DASHBOARD_PORT=8081)
+	sae-transfer dashboard --name $(SWEEP) --port $(DASHBOARD_PORT)
 
 # Two processes share the tests (pyproject.toml), with one BLAS thread each.
 test: install-dev pull  ## run the tests

@@ -50,7 +50,7 @@ def test_a_sweep_shows_its_progress_and_ends_with_a_table_that_it_keeps(type_, p
     shown = kept[["cv_log_loss", "cv_auc", "auc_in_domain", "auc_ood", *UNTUNED]].to_numpy().round(3)
     assert [[float(number) for number in line[7:]] for line in lines] == shown.tolist()
     assert re.search(r"In \d of 2 \(SAE, A\) half of the trials or more come within 0\.001 of the best", out)
-    assert "sae-transfer sweep --study sweep --apply" in out
+    assert "sae-transfer sweep --name sweep --apply" in out
     assert Path("studies/sweep.journal").is_file()
 
 
@@ -68,7 +68,7 @@ def test_the_summary_file_holds_every_trial_and_running_again_changes_no_byte(ty
 
 
 def test_json_prints_what_the_summary_holds(type_, project):
-    code, out, _ = type_("sweep", *QUIET, "--json", "-q", "--max-trials", "3", "--study", "mine", "--train", "beta")
+    code, out, _ = type_("sweep", *QUIET, "--json", "-q", "--max-trials", "3", "--name", "mine", "--train", "beta")
     assert code == 0
     assert json.loads(out) == json.loads(Path("studies/mine.json").read_text())
     assert len(json.loads(out)[0]["trials"]) == 3
@@ -106,12 +106,12 @@ def test_a_preset_brings_its_own_sweep_and_probe_but_no_other_study(type_, proje
     Path("presets").mkdir()
     preset = {**PARAMS, "sweep": PARAMS["sweep"] | {"trials": 2, "mode": "pareto"}}
     demo_params.write(preset, Path("presets/quick.yaml"))
-    code, out, _ = type_("sweep", *QUIET, "--json", "-q", "--preset", "quick")
+    code, out, _ = type_("sweep", *QUIET, "--json", "-q", "--like", "quick")
     assert code == 0
     assert {(len(each["trials"]), each["params"]["mode"]) for each in json.loads(out)} == {(2, "pareto")}
-    assert_one_line(type_("sweep", "--preset", "quik"), "preset 'quik' is unknown; did you mean quick?")
+    assert_one_line(type_("sweep", "--like", "quik"), "preset 'quik' is unknown; did you mean quick?")
     demo_params.write({**preset, "seed": 1}, Path("presets/other.yaml"))
-    assert_one_line(type_("sweep", "--preset", "other"), "presets/other.yaml: its seed is not that of params.yaml")
+    assert_one_line(type_("sweep", "--like", "other"), "presets/other.yaml: its seed is not that of params.yaml")
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_a_preset_brings_its_own_sweep_and_probe_but_no_other_study(type_, proje
     [
         (("sweep", "--sae", "smal"), ["smal is not in the study; did you mean small?"]),
         (("sweep", "--train", "gamma"), ["gamma is not in the study"]),
-        (("sweep", "--apply"), ["study sweep: not in studies (known: none); `make sweep STUDY=sweep` starts it"]),
-        (("sweep", "--study", "a/b"), ["study 'a/b': a name has letters"]),
+        (("sweep", "--apply"), ["sweep sweep: not in studies (known: none); `make sweep SWEEP=sweep` starts it"]),
+        (("sweep", "--name", "a/b"), ["sweep 'a/b': a name has letters"]),
         (("sweep", "--max-trials", "0"), ["sweep.trials = 0: Input should be greater than 0"]),
-        (("dashboard", "--study", "mine"), ["study mine: not in studies"]),
+        (("dashboard", "--name", "mine"), ["sweep mine: not in studies"]),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing_behind(type_, words, parts):
@@ -164,10 +164,10 @@ def test_the_dashboard_opens_the_journal_on_loopback_alone(type_, project):
 
 
 def test_make_passes_its_variables_on():
-    words = ["make", "--no-print-directory", "-n", "sweep", "JOBS=3", "MAX_TRIALS=7", "STUDY=mine", "PRESET=quick"]
+    words = ["make", "--no-print-directory", "-n", "sweep", "JOBS=3", "MAX_TRIALS=7", "SWEEP=mine", "LIKE=quick"]
     lines = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert lines[-1].split() == "sae-transfer sweep --study mine --jobs 3 --max-trials 7 --preset quick".split()
+    assert lines[-1].split() == "sae-transfer sweep --name mine --jobs 3 --max-trials 7 --like quick".split()
     done = subprocess.run(
-        ["make", "--no-print-directory", "-n", "dashboard", "STUDY=mine"], cwd=ROOT, capture_output=True, text=True
+        ["make", "--no-print-directory", "-n", "dashboard", "SWEEP=mine"], cwd=ROOT, capture_output=True, text=True
     )
-    assert done.stdout.splitlines()[-1].split() == "sae-transfer dashboard --study mine --port 8081".split()
+    assert done.stdout.splitlines()[-1].split() == "sae-transfer dashboard --name mine --port 8081".split()

@@ -415,7 +415,7 @@ def test_any_optuna_url_holds_the_same_study(project):
     (database,) = swept(storage="sqlite:///sweeps.db", trials=4)
     assert database == journal
     assert optuna_studies.records("sqlite:///sweeps.db", "s") == [database]
-    with pytest.raises(UserError, match=r"study t: not in sqlite:///sweeps\.db \(known: s\)"):
+    with pytest.raises(UserError, match=r"sweep t: not in sqlite:///sweeps\.db \(known: s\)"):
         optuna_studies.records("sqlite:///sweeps.db", "t")
 
 
@@ -424,7 +424,7 @@ SWEEP = "import sys; from sae_transfer.cli import main; main()"
 
 def started(*words):
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", SWEEP, "sweep", "--study", "s", "--no-track", *words]
+    words = [sys.executable, "-c", SWEEP, "sweep", "--name", "s", "--no-track", *words]
     return subprocess.Popen(words, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -469,7 +469,7 @@ def test_workers_end_with_their_killed_parent_and_another_run_finishes_their_wor
 
 def test_a_study_that_another_process_sweeps_is_left_alone(project, monkeypatch):
     monkeypatch.setattr(sweep, "PATIENCE", 0.3)
-    with sweep._alone("s"), pytest.raises(UserError, match="study s: another process sweeps it; wait for it"):
+    with sweep._alone("s"), pytest.raises(UserError, match="sweep s: another process sweeps it; wait for it"):
         swept()
     swept("t", trials=1)
     swept(trials=1)  # the lock is free again
@@ -505,7 +505,7 @@ def test_a_worker_that_dies_is_told_and_nothing_is_lost(project, monkeypatch):
         for child in multiprocessing.active_children()[:1]:
             os.kill(child.pid, signal.SIGKILL)
 
-    with pytest.raises(UserError, match=r"study s: a worker stopped \(exit code -9\); run it again to go on"):
+    with pytest.raises(UserError, match=r"sweep s: a worker stopped \(exit code -9\); run it again to go on"):
         swept("s", pairs, jobs=2, tick=kill_a_worker)
     assert [len(each.complete) for each in swept("s", pairs)] == [14] * 4
 
@@ -533,7 +533,7 @@ def test_a_journal_from_another_search_space_is_refused_and_kept(project, change
     before = Path("studies/s.journal").read_bytes()
     with pytest.raises(UserError, match=said) as caught:
         swept(trials=2, **change)
-    assert "choose another STUDY" in str(caught.value)
+    assert "choose another name" in str(caught.value)
     assert Path("studies/s.journal").read_bytes() == before
 
 
@@ -586,7 +586,7 @@ def test_a_corrupt_journal_is_refused_and_not_repaired(project, spoil, said):
 @pytest.mark.filterwarnings("ignore:JournalRedisBackend is experimental")
 def test_a_study_or_storage_that_is_not_there_is_one_line(project):
     swept(trials=1)
-    with pytest.raises(UserError, match=r"study r: not in studies \(known: s\); `make sweep STUDY=r` starts it"):
+    with pytest.raises(UserError, match=r"sweep r: not in studies \(known: s\); `make sweep SWEEP=r` starts it"):
         optuna_studies.records("studies", "r")
     with pytest.raises(UserError, match=r"study .\.\./s.: a name has letters"):
         swept("../s")

@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 STUDIES = Path("studies")
 DATA = ("seed", "model", "saes", "datasets")  # the sections that decide what lies in artifacts/
 
-Name = Annotated[str, typer.Option(help="The study's name; its journal is studies/<STUDY>.journal.")]
+Name = Annotated[str, typer.Option(help="The sweep's name; its journal is studies/<NAME>.journal.")]
 
 
 def sweep(
-    study: Name = "sweep",
+    name: Name = "sweep",
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes; the result does not depend on it.")] = 1,
     max_trials: Annotated[
         int | None, typer.Option(help="Complete trials of each (SAE, A), instead of sweep.trials.")
     ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Take the sections sweep and probe of presets/<PRESET>.yaml.")
+    like: Annotated[
+        str | None, typer.Option(metavar="PRESET", help="Take the sections sweep and probe of presets/<PRESET>.yaml.")
     ] = None,
     sae: Annotated[list[str] | None, typer.Option(help="Only this SAE; may be repeated.")] = None,
     train: Annotated[list[str] | None, typer.Option(help="Only this training set; may be repeated.")] = None,
     apply: Annotated[
-        bool, typer.Option("--apply", help="Run nothing: write the study's winners into params.yaml.")
+        bool, typer.Option("--apply", help="Run nothing: write the sweep's winners into params.yaml.")
     ] = False,
     n_max: Annotated[
         int | None, typer.Option(min=1, help="With --apply: winners of at most this many features.")
@@ -52,8 +52,8 @@ def sweep(
     """
     from sae_transfer.tuning.sweep import Plan, pairs
 
-    of = _study(preset, max_trials)
-    plan = Plan(of, study, pairs(of, sae or (), train or ()))
+    of = _study(like, max_trials)
+    plan = Plan(of, name, pairs(of, sae or (), train or ()))
     found = _stored(plan) if apply else _run(plan, jobs, quiet)
     if apply:
         _apply(plan, found, n_max, quiet or as_json)
@@ -64,10 +64,10 @@ def sweep(
     if as_json:
         print(json.dumps([each.as_json() for each in found], indent=1, sort_keys=True))
     elif not apply and not quiet:
-        _print_table(found, study)
+        _print_table(found, name)
 
 
-def _study(preset: str | None, max_trials: int | None) -> "Study":
+def _study(like: str | None, max_trials: int | None) -> "Study":
     """The study here, with the sections `sweep` and `probe` of a preset, and another number of trials, if asked."""
     from sae_transfer.pipeline import presets
     from sae_transfer.pipeline.params import Params
@@ -75,11 +75,11 @@ def _study(preset: str | None, max_trials: int | None) -> "Study":
     from sae_transfer.tuning.search_space import SweepParams
 
     params = Params.read()
-    if preset is not None:
-        chosen = Params.read(presets.file(preset))
+    if like is not None:
+        chosen = Params.read(presets.file(like))
         if other := next((name for name in DATA if getattr(params, name) != getattr(chosen, name)), None):
             raise UserError(
-                f"presets/{preset}.yaml: its {other} is not that of params.yaml, whose features lie in artifacts/; "
+                f"presets/{like}.yaml: its {other} is not that of params.yaml, whose features lie in artifacts/; "
                 f"copy it over params.yaml and run `dvc repro` first"
             )
         params = params.model_copy(update={"sweep": chosen.sweep, "probe": chosen.probe})
@@ -150,7 +150,7 @@ def _apply(plan: "Plan", found: "list[Sweep]", n_max: int | None, quiet: bool) -
     print("The 1-sparse and residual stream probes stay as they are.")
 
 
-def _print_table(found: "list[Sweep]", study: str) -> None:
+def _print_table(found: "list[Sweep]", name: str) -> None:
     from sae_transfer.tuning.trials import TIE, table, ties, winner
 
     shown = table(found)
@@ -162,12 +162,12 @@ def _print_table(found: "list[Sweep]", study: str) -> None:
     for row in shown.to_dict("records"):
         print(_line(row))
     flat = sum(2 * (1 + ties(each, winner(each))) >= len(each.complete) for each in found)
-    means = [shown[name].mean() for name in ("auc_ood", "untuned.auc_ood")]
+    means = [shown[column].mean() for column in ("auc_ood", "untuned.auc_ood")]
     print(f"\nMean AUC outside A: {means[0]:.3f} tuned, {means[1]:.3f} untuned. ", end="")
     print(f"In {flat} of {len(found)} (SAE, A) half of the trials or more come within {TIE} of the best.")
-    print(f"studies/{study}.csv holds this table, studies/{study}.json every trial.")
-    print(f"`make dashboard STUDY={study}` shows the trials.")
-    print(f"`sae-transfer sweep --study {study} --apply` writes the winners into params.yaml.")
+    print(f"studies/{name}.csv holds this table, studies/{name}.json every trial.")
+    print(f"`make dashboard SWEEP={name}` shows the trials.")
+    print(f"`sae-transfer sweep --name {name} --apply` writes the winners into params.yaml.")
 
 
 def _line(row: dict[Any, Any]) -> str:
@@ -180,11 +180,11 @@ def _line(row: dict[Any, Any]) -> str:
 
 
 def dashboard(
-    study: Name = "sweep",
+    name: Name = "sweep",
     port: Annotated[int, typer.Option(help="The port on 127.0.0.1.")] = 8081,
 ) -> None:
-    """Open a study in optuna-dashboard, on 127.0.0.1 alone."""
+    """Look at a sweep in optuna-dashboard, on 127.0.0.1 alone."""
     from sae_transfer.pipeline.params import Params
     from sae_transfer.tuning import optuna_studies
 
-    optuna_studies.serve(Params.read().sweep.storage, study, port)
+    optuna_studies.serve(Params.read().sweep.storage, name, port)

@@ -87,8 +87,8 @@ def _check_space(name: str, made: Mapping[str, Any], wanted: Mapping[str, Any]) 
     for key in sorted({*made, *wanted}):
         if made.get(key) != wanted.get(key):
             raise UserError(
-                f"study {name}: made with another search space ({key} = {made.get(key)} there, {wanted.get(key)} now); "
-                "choose another STUDY, or restore what made it"
+                f"sweep {name}: made with another search space ({key} = {made.get(key)} there, {wanted.get(key)} now); "
+                "choose another name, or restore what made it"
             )
 
 
@@ -192,7 +192,7 @@ def _trial(study: str, trial: "optuna.trial.FrozenTrial", tests: Mapping[str, An
     if state == "complete" and not trial.params.keys() >= CHOICE:  # a kill may have come between
         lost = ", ".join(sorted(CHOICE - trial.params.keys()))
         raise UserError(
-            f"study {study}: trial {trial.number} lost its {lost}; restore its journal, or choose another STUDY"
+            f"sweep {study}: trial {trial.number} lost its {lost}; restore its journal, or choose another name"
         )
     attributes = {} if tests is None else {"chosen": True, **tests}
     return Trial(trial.number, state, trial.params, value, attributes, known.get(LOG_LOSS), known.get(AREA))

@@ -34,7 +34,7 @@ def open_storage(storage: str, study: str, *, create: bool) -> "optuna.storages.
     """
     import optuna
 
-    check_name(study, "study")
+    check_name(study, "sweep")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = journal(storage, study)
     if not is_url(storage):
@@ -89,7 +89,7 @@ def _check_journal(path: Path) -> None:
                 if not _fits(line, made):
                     raise UserError(
                         f"{path} line {number}: corrupt; it was left as it is: restore it from a copy, "
-                        "or move it away, or choose another STUDY"
+                        "or move it away, or choose another name"
                     )
     except FileNotFoundError:
         return
@@ -112,12 +112,12 @@ def _fits(line: bytes, made: dict[str, int]) -> bool:
 
 def _refused(place: str, error: Exception) -> UserError:
     cause = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return UserError(f"{place}: Optuna cannot use it ({cause}); correct sweep.storage, or choose another STUDY")
+    return UserError(f"{place}: Optuna cannot use it ({cause}); correct sweep.storage, or choose another name")
 
 
 def unknown(study: str, storage: str, known: Iterator[str]) -> UserError:
     """What to say of a study that the storage does not hold."""
-    return UserError(f"study {study}: not in {storage} ({closest(study, known)}); `make sweep STUDY={study}` starts it")
+    return UserError(f"sweep {study}: not in {storage} ({closest(study, known)}); `make sweep SWEEP={study}` starts it")
 
 
 @contextmanager

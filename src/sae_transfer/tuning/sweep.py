@@ -131,7 +131,7 @@ def sweep(plan: Plan, jobs: int, tick: Tick) -> list[trials.Sweep]:
         UserError: another process sweeps this study, or a worker stopped. Run it again to go on.
     """
     storage = plan.sweep.storage
-    check_name(plan.name, "study")
+    check_name(plan.name, "sweep")
     with _alone(plan.name) as lock:
         opened = open_storage(storage, plan.name, create=True)
         if jobs == 1 or len(plan.pairs) == 1:
@@ -158,7 +158,7 @@ def _alone(study: str) -> Iterator[IO[bytes]]:
         end = time.monotonic() + PATIENCE
         while not _locked(file):
             if time.monotonic() > end:
-                raise UserError(f"study {study}: another process sweeps it; wait for it, or choose another STUDY")
+                raise UserError(f"sweep {study}: another process sweeps it; wait for it, or choose another name")
             time.sleep(0.1)
         yield file
 
@@ -200,7 +200,7 @@ def _listen(workers: Mapping[Connection, Any], study: str, tick: Tick) -> None:
                 process.join()
                 if process.exitcode:
                     raise UserError(
-                        f"study {study}: a worker stopped (exit code {process.exitcode}); run it again to go on"
+                        f"sweep {study}: a worker stopped (exit code {process.exitcode}); run it again to go on"
                     ) from None
                 continue
             if isinstance(message, str):

@@ -88,7 +88,7 @@ def winner(sweep: Sweep, n_max: int | None = None) -> Trial:
     allowed = [trial for trial in sweep.complete if n_max is None or trial.params["N"] <= n_max]
     if not allowed:
         limit = "" if n_max is None else f" with at most {n_max} features"
-        raise UserError(f"study {sweep.study}: no complete trial of {sweep.space}/{sweep.train}{limit}; run the sweep")
+        raise UserError(f"sweep {sweep.study}: no complete trial of {sweep.space}/{sweep.train}{limit}; run the sweep")
     return min(allowed, key=lambda trial: (sweep.cost(trial), trial.number))
 
 
