@@ -21,16 +21,17 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="Print the table as JSON lines instead of sentences.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare two studies cell by cell: AUC in Y minus AUC in X, paired where both tested the same rows.
+    """Compare two studies cell by cell.
 
-    Changing params.yaml overwrites results/; this sets a study against what another revision or experiment found:
+    It shows AUC in Y minus AUC in X, paired where both tested the same rows. Changing params.yaml overwrites results/;
+    this sets a study against what another revision or experiment found:
 
+    \b
       sae-transfer compare HEAD~1 HEAD
-
       sae-transfer compare main my-experiment -o comparison
 
     It writes comparison.csv (a row a cell) and comparison.png and .svg. Intervals are not corrected for their number.
-    """
+    """  # noqa: D301, click keeps lines after \b as they are
     from sae_transfer.pipeline import versioning
     from sae_transfer.report.figures import drawings, two_studies
     from sae_transfer.results import comparison

@@ -23,7 +23,10 @@ SHOWN = 60  # characters of a long prompt that are shown at its beginning and at
 
 
 def generate() -> None:
-    """Write the generated datasets: data/demo (the micro-world) and data/paper (equation, celebrity)."""
+    """Write the generated datasets.
+
+    data/demo is the micro-world; data/paper has equation and celebrity.
+    """
     from sae_transfer.demo import generated
     from sae_transfer.pipeline.params import Params
 
@@ -38,9 +41,10 @@ def fetch(
         Path | None, typer.Option("--from", metavar="DIR", help="Take the files from here; download nothing.")
     ] = None,
 ) -> None:
-    """Bring the published datasets' originals into data/external, checksums checked, each with a .dvc file of its own.
+    """Bring the published datasets' originals.
 
-    What is there already stays. A README.md beside the files names their origin and licence.
+    They go into data/external, checksums checked, each with a .dvc file of its own. What is there already stays. A
+    README.md beside the files names their origin and licence.
     """
     from sae_transfer.data import fetch
     from sae_transfer.pipeline import versioning
@@ -58,9 +62,10 @@ def check(
     params_file: ParamsFile = "params.yaml",
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """Validate datasets: sizes, balance, duplicates, lengths, prompts as the model reads them, cues that tell labels.
+    """Look at datasets before a study.
 
-    Of the model only the tokenizer and the configuration are read.
+    It counts sizes, balance, duplicates and lengths. It shows prompts as the model reads them, and cues that tell
+    labels. Of the model only the tokenizer and the configuration are read.
     """
     from sae_transfer.model import token_counts
     from sae_transfer.pipeline import checks, counted_tokens

@@ -16,7 +16,10 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """Check this machine for a study and estimate what the study will cost, before anything is downloaded."""
+    """Check this machine and estimate the cost.
+
+    Nothing is downloaded for it.
+    """
     from sae_transfer.core.errors import UserError
     from sae_transfer.model import loading
     from sae_transfer.pipeline import doctor, study_cost

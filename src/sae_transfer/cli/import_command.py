@@ -22,7 +22,9 @@ def import_activations(
     group: Annotated[str | None, typer.Option(help="The column with the group, which no split tears apart.")] = None,
     id_: Annotated[str | None, typer.Option("--id", help="The column with the row's name.")] = None,
 ) -> None:
-    """Add activations that another tool cached as a dataset, for which no model runs.
+    """Add activations that another tool cached.
+
+    They become a dataset for which no model runs.
 
       sae-transfer import-activations mine rows.csv layer_3.safetensors
 

@@ -7,7 +7,10 @@ import typer
 
 
 def show() -> None:
-    """List the presets: model, SAEs, datasets, gated or not, and what they cost (`doctor --preset` has the time)."""
+    """List the presets.
+
+    Model, SAEs, datasets, gated or not, and what they cost (`doctor --preset` has the time).
+    """
     from sae_transfer.pipeline import presets
 
     print("\n\n".join(presets.described(name) for name in presets.names()))
@@ -19,7 +22,10 @@ def use(
         bool, typer.Option("--force", help="Overwrite edits of params.yaml that are not committed.")
     ] = False,
 ) -> None:
-    """Make params.yaml this preset, and pin what it takes from the hub in pins/hub.json."""
+    """Make params.yaml this preset.
+
+    What it takes from the hub is pinned in pins/hub.json.
+    """
     from sae_transfer.pipeline import presets
 
     presets.use(name, force=force)
@@ -32,7 +38,10 @@ def pin(
         bool, typer.Option("--update", help="Also move what is pinned to the hub's newest commit.")
     ] = False,
 ) -> None:
-    """Pin the model and the SAEs of params.yaml to the commits that they have on the hub now."""
+    """Pin models and SAEs to their hub commits.
+
+    Those of params.yaml, at the commits that they have now.
+    """
     from sae_transfer.model import pins
     from sae_transfer.pipeline import presets
     from sae_transfer.pipeline.params import Params

@@ -9,7 +9,9 @@ import typer
 def run(
     preset: Annotated[str, typer.Argument(help="Make params.yaml this preset first: `sae-transfer preset list`.")] = "",
 ) -> None:
-    """Run the study of params.yaml: check it, make what is missing or out of date, and say what was found.
+    """Run a whole study, and say what was found.
+
+    It checks params.yaml and makes what is missing or out of date.
 
     It runs `dvc repro`. What has not changed is kept, and a run that was killed goes on where it was.
     """

@@ -38,15 +38,17 @@ def score(
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a prompt, features included.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Apply a saved probe to new prompts: probability, decision, and the features that fired.
+    """Apply a saved probe to new prompts.
 
+    It says the probability, the decision, and the features that fired.
+
+    \b
       sae-transfer score --train squad --text "Passage: ... Question: ... Answer:"
-
       sae-transfer score --train squad --probe residual questions.jsonl --json
 
     A .jsonl or .csv file has `prompt` (finished), or `question` and `context`, which are put into the training set's
     template. p is the probability of "answerable"; the decision is at 0.5, the threshold that the training data set.
-    """
+    """  # noqa: D301, click keeps lines after \b as they are
     from sae_transfer.data.prompt_templates import find
     from sae_transfer.pipeline.detector import Detector
     from sae_transfer.pipeline.study import Study

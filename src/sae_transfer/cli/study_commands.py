@@ -10,7 +10,10 @@ All = Annotated[bool, typer.Option("--all", help="Every space and kind of probe,
 
 
 def check() -> None:
-    """Check a study before it runs: params.yaml, datasets, local models and SAEs, and rows that datasets share."""
+    """Check a study before it runs.
+
+    It looks at params.yaml, datasets, local models and SAEs, and at rows that datasets share.
+    """
     from sae_transfer.pipeline import checks
     from sae_transfer.pipeline.params import Params
 
@@ -20,7 +23,10 @@ def check() -> None:
 
 
 def summary(every: All = False) -> None:
-    """Say in at most ten lines what the last `dvc repro` found, and where to look."""
+    """Say what the last run found.
+
+    At most ten lines, and where to look.
+    """
     from sae_transfer.pipeline.study import Study
 
     study = Study.open(".")

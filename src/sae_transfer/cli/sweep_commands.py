@@ -45,7 +45,9 @@ def sweep(
     as_json: Annotated[bool, typer.Option("--json", help="Print every trial as JSON.")] = False,
     track: Annotated[bool, typer.Option(help="Show the trials in MLflow.")] = True,
 ) -> None:
-    """Tune C, N, the ranking rule and the scaling of the N-sparse probe, by cross-validation on A's training rows.
+    """Tune the N-sparse probes with Optuna.
+
+    C, N, the ranking rule and the scaling are chosen by cross-validation on A's training rows.
 
     Trials see A's training rows alone; test rows are scored afterwards, for the chosen trials, and choose nothing.
     Killed at any moment, run it again: it goes on where it was.
@@ -183,7 +185,10 @@ def dashboard(
     name: Name = "sweep",
     port: Annotated[int, typer.Option(help="The port on 127.0.0.1.")] = 8081,
 ) -> None:
-    """Look at a sweep in optuna-dashboard, on 127.0.0.1 alone."""
+    """Look at a sweep in the browser.
+
+    It opens optuna-dashboard, on 127.0.0.1 alone.
+    """
     from sae_transfer.pipeline.params import Params
     from sae_transfer.tuning import optuna_studies
 

@@ -8,7 +8,10 @@ import typer
 def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 5000,
 ) -> None:
-    """Show the study's runs in MLflow, on this machine alone; Ctrl-C ends it."""
+    """Show the runs in MLflow.
+
+    It listens on this machine alone; Ctrl-C ends it.
+    """
     import signal
 
     from sae_transfer.pipeline.params import Params
