@@ -379,7 +379,7 @@ def test_a_changed_training_row_is_refused(project):
     table = pd.read_parquet("artifacts/prompts/alpha.parquet")
     table.loc[[0, 1], "label"] = table.loc[[1, 0], "label"].to_numpy() ^ (table["label"][0] == table["label"][1])
     table.to_parquet("artifacts/prompts/alpha.parquet")
-    with pytest.raises(UserError, match=r"study s/small/alpha: made with another search space \(rows = "):
+    with pytest.raises(UserError, match=r"sweep s/small/alpha: made with another search space \(rows = "):
         swept()
 
 
@@ -567,7 +567,7 @@ def without(text, part):
         (lambda text: b"{}\n" + text, r"s\.journal line 1: corrupt"),
         (spoil_head, r"s\.journal line 1: corrupt"),
         (lambda text: without(text, b'"op_code":4'), r"s\.journal line \d+: corrupt"),
-        (lambda text: without(text, b'"param_name":"C"'), "study s/small/alpha: trial 0 lost its C; restore"),
+        (lambda text: without(text, b'"param_name":"C"'), "sweep s/small/alpha: trial 0 lost its C; restore"),
         (lambda text: text.replace(b'"op_code":0', b'"op_code":"x"', 1), "corrupt|cannot use it"),
     ],
 )
@@ -588,7 +588,7 @@ def test_a_study_or_storage_that_is_not_there_is_one_line(project):
     swept(trials=1)
     with pytest.raises(UserError, match=r"sweep r: not in studies \(known: s\); `make sweep SWEEP=r` starts it"):
         optuna_studies.records("studies", "r")
-    with pytest.raises(UserError, match=r"study .\.\./s.: a name has letters"):
+    with pytest.raises(UserError, match=r"sweep .\.\./s.: a name has letters"):
         swept("../s")
     for storage in ("sqlite:////nosuch/folder/x.db", "nosuch://x", "redis://127.0.0.1:1"):
         with pytest.raises(UserError, match=storage) as caught:
