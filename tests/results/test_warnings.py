@@ -128,6 +128,19 @@ def test_a_baseline_that_reads_the_form_better_than_features_is_named(study):
     assert "word overlap of question and context has AUC 1.00 out of domain, more than the best SAE feature" in sentence
 
 
+@pytest.mark.parametrize(("area", "warned"), [(0.9, True), (0.5, False)])
+def test_a_random_sae_that_transfers_as_well_is_told(study, area, warned):
+    also = study.copy()
+    real, random = ((also["probe"] == kind) & (also["family"] == "sparse_1") for kind in ("sparse_1", "random_sae"))
+    also.loc[real, "auc"], also.loc[random, "auc"] = 0.8, area
+    told = said(warnings.random_sae, tables(also))
+    assert [subject for _, subject, _ in told] == ["random_sae"] * warned
+    if warned:
+        assert told[0][2].startswith(
+            "An SAE with random weights does as well out of domain: its best feature has AUC 0.90"
+        )
+
+
 def test_a_control_away_from_chance_is_serious(study):
     leak = study.copy()
     rows = (leak["probe"] == "shuffled_labels") & (leak["family"] == "sparse_1")

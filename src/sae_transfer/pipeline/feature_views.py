@@ -4,6 +4,7 @@ import pandas as pd
 
 from sae_transfer.core.errors import UserError
 from sae_transfer.core.space import Space
+from sae_transfer.data.splits import WORDS
 from sae_transfer.pipeline.study import Study
 from sae_transfer.probing.activating import most_active
 from sae_transfer.results import cells
@@ -20,7 +21,8 @@ def best(study: Study, space: Space, dataset: str, n: int, examples: int) -> pd.
     for probe in sorted(ranked, key=lambda probe: probe.rank)[:n]:
         feature = int(probe.feature_text)
         fires = float((train.X[:, [feature]] > 0).sum() / len(train))
-        about = {"rank": probe.rank, "feature": feature, "cv_auc": probe.feature_cv_auc, "density": fires}
+        about = {"rank": probe.rank, "feature": feature, "fires_for": WORDS[int(probe.weights[0] > 0)]}
+        about |= {"cv_auc": probe.feature_cv_auc, "density": fires}
         auc = {f"auc_{test}": areas.loc[probe.rank, test] for test in study.datasets if test in areas}
         rows.append({**about, **auc, "prompts": list(activating(study, space, feature, examples)["prompt"])})
     return pd.DataFrame(rows)

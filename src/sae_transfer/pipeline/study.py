@@ -317,9 +317,9 @@ class Study:
             examples: how many prompts of each; `activating` has more, with their activations.
 
         Returns:
-            One row for each feature, best first: `rank`, `feature`, `cv_auc` (out of fold on A), `density` (the share
-            of A's training rows on which it fires), `auc_<B>` of its 1-sparse probe on each B, and `prompts`, those on
-            which it fires most.
+            One row for each feature, best first: `rank`, `feature`, `fires_for` (the label that it raises),
+            `cv_auc` (out of fold on A), `density` (the share of A's training rows on which it fires), `auc_<B>` of its
+            1-sparse probe on each B, and `prompts`, those on which it fires most.
 
         >>> best = study.features("narrow_3", "passages", n=2)
         >>> list(best["rank"]), len(best["prompts"][0])

@@ -8,10 +8,9 @@ import pandas as pd
 
 from sae_transfer.results import cells, headline
 from sae_transfer.results.sections import Tables
-from sae_transfer.results.warnings import Notice
+from sae_transfer.results.warnings import EQUAL, Notice
 
 Answer = Literal["Yes", "Partly", "No", "Undecided", "Not tested"]
-EQUAL = 0.02  # AUCs that differ by less are equal in practice
 SHOWN = 3  # warnings
 DEMO = "models/demo"
 Row = Mapping[Any, Any]
@@ -108,6 +107,9 @@ def _sentence(one: Row | None, residual: Row | None) -> str:
     if pd.isna(one["auc_ood"]):
         return f"{here}; no other dataset was tested."
     told = f"{here} and {_estimate(one, 'auc_ood')} on the others"
+    if not pd.isna(one["auc_ood_general_low"]):
+        low, high = (cells.number(one[f"auc_ood_general_{end}"]) for end in ("low", "high"))
+        told += f" ({low} to {high} over datasets like them)"
     return f"{told}, where the residual stream probe has {_estimate(residual, 'auc_ood')}." if residual else f"{told}."
 
 
@@ -129,11 +131,7 @@ def _beyond(one: Row | None, datasets: Sequence[str]) -> list[str]:
     if one is None or pd.isna(one["auc_ood_general_low"]):
         return []
     worst = f"{cells.number(one['auc_ood_worst'])} ({one['worst_train']} to {one['worst_test']}, {one['worst_space']})"
-    low, high = (cells.number(one[f"auc_ood_general_{end}"]) for end in ("low", "high"))
-    return [
-        f"The worst pair has {worst}. The intervals are for these {len(datasets)} datasets; over datasets like them "
-        f"the feature's mean AUC lies between {low} and {high}."
-    ]
+    return [f"The worst pair has {worst}. All other intervals are for these {len(datasets)} datasets alone."]
 
 
 def _numbers_of(transfer: pd.DataFrame, demo: bool) -> str:

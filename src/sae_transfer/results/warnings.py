@@ -31,6 +31,7 @@ TABLE = Table(
 LEAST_VARIANCE = 0.0  # below, an SAE is worse than the mean activation, and encoding refuses it
 LITTLE_VARIANCE = 0.5
 MANY_DEAD = 0.5
+EQUAL = 0.02  # AUCs that differ by less are equal in practice
 AT_CHANCE = 0.05  # how far from 0.5 the interval of the mean AUC of shuffled labels may lie
 
 
@@ -201,6 +202,20 @@ def readable_from_the_form(tables: Tables) -> Iterator[Notice]:
             )
 
 
+def random_sae(tables: Tables) -> Iterator[Notice]:
+    """Where an SAE with random weights transfers as well, what transfers is not what the SAE was trained for."""
+    table = _table(tables, "headline", "space", "key", "auc_ood")
+    ours, random = (headline.of_all(table, key) for key in ("sparse_1", "random_sae_sparse_1"))
+    if ours and random and random["auc_ood"] > ours["auc_ood"] - EQUAL:
+        low, high = (cells.number(random[f"auc_ood_{end}"]) for end in ("low", "high"))
+        yield Notice(
+            "warning",
+            "random_sae",
+            f"An SAE with random weights does as well out of domain: its best feature has AUC "
+            f"{cells.number(random['auc_ood'])} ({low} to {high}), the real SAEs' {cells.number(ours['auc_ood'])}.",
+        )
+
+
 def leaking_control(tables: Tables) -> Iterator[Notice]:
     """Probes on shuffled labels must be at chance."""
     table = _table(tables, "headline", "space", "key", "auc_in_domain", "auc_ood")
@@ -214,6 +229,7 @@ def leaking_control(tables: Tables) -> Iterator[Notice]:
 WARNINGS: tuple[Callable[[Tables], Iterator[Notice]], ...] = (
     not_tested,
     readable_from_the_form,
+    random_sae,
     explained_variance,
     silent_features,
     truncated_prompts,
